@@ -1,0 +1,33 @@
+//! What happened?
+//!
+//! Everything a cache does is an [`Event`] with numbers: samples of memory, decisions, and hits in
+//! aggregate (the fast path sends nothing; it is counted). The same JSON lines are what a recording
+//! holds, what a live process sends, and what reports and screens are folded from.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`event`] | the envelope, and the kinds of event |
+//! | [`decision`] | loads, evictions, refusals: what was done, why, and what the system got back |
+//! | [`record`] | JSON lines, written so that a killed process leaves whole ones, and read back |
+//! | [`report`] | the fold that `run`, `replay` and a gate share |
+//!
+//! # Versions
+//!
+//! [`VERSION`] is in every line. A reader takes lines of its own version and older; a kind of event
+//! that it does not know is kept as [`Kind::Unknown`] and skipped by folds, so that kinds can be
+//! added without a new version. A field is never given another meaning.
+
+pub mod decision;
+pub mod event;
+pub mod record;
+pub mod report;
+mod stream;
+
+pub use decision::{Candidate, Evict, EvictReason, Load, Refuse, RefuseReason, Skipped};
+pub use event::{Closed, Event, Kind, Memory, ModelSeen, Opened, Point, Sample, Sink, Tally};
+pub use record::{ReadError, Recorder, Replay};
+pub use report::Report;
+pub use stream::Stream;
+
+/// The version of the stream, in every event.
+pub const VERSION: u32 = 1;
