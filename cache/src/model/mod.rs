@@ -1,0 +1,309 @@
+//! Models: named tensors in files, known by their headers alone.
+//!
+//! Opening a model reads the header of its file, or of each of its shards, and nothing of the
+//! weights. What comes out is a cheap handle that needs no cache, holds no file open, and can be
+//! cloned and sent anywhere. Everything a header claims is checked against the file before it is
+//! believed, because what a header says becomes offsets, lengths and allocations later: see
+//! [`parse_header`].
+//!
+//! Read are single `.safetensors` files and sharded models (`.safetensors.index.json`). Of a
+//! sharded model, the tensors that its index names are the model; what else the shards hold is left
+//! out and counted in [`Summary::unmapped`]. A name that two shards hold is refused even if the
+//! index names it, because programs differ in which of the two they take.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `open.rs` | paths → models, joining shards |
+//! | `header.rs`, `header_json.rs` | the header of a safetensors file, and its JSON |
+//! | `header_fault.rs` | what can be wrong with it |
+//! | `shard_index.rs` | the index of a sharded model |
+//! | `file.rs` | opening regular files, and their identities |
+//! | `tensor.rs`, `names.rs` | a tensor, and finding one by name |
+//! | `summary.rs` | a model in a few numbers |
+//! | `discover.rs` | models in folders |
+//! | `error.rs`, `escape.rs` | what went wrong, and names made safe to print |
+//!
+//! ## Size
+//!
+//! A handle is one pointer. What it points at is about 250 bytes and the paths, and per tensor 56
+//! bytes, its name, 8 per dimension and about 8 for finding it by name.
+
+mod discover;
+mod error;
+mod escape;
+mod file;
+mod header;
+mod header_fault;
+mod header_json;
+mod names;
+mod open;
+mod shard_index;
+mod summary;
+mod tensor;
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+pub use discover::{Discovery, Entry, MAX_DEPTH, OtherFile, discover};
+pub use error::OpenError;
+pub use escape::{Escaped, LONGEST, escape, escape_path};
+pub use file::FileIdentity;
+pub use header::{Header, MAX_DIMENSIONS, MAX_HEADER_BYTES, header_length, parse_header};
+pub use header_fault::HeaderFault;
+pub use shard_index::{IndexFault, MAX_INDEX_BYTES, ShardIndex, parse_index};
+pub use summary::{DtypeShare, Summary};
+pub use tensor::{Dtype, TensorInfo, element_alignment};
+
+use names::NameIndex;
+
+/// A model: named tensors and the files they lie in, as they were when it was opened.
+///
+/// Clones are the same model. Opening a file twice gives two models, with two [`id`](Self::id)s.
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    name: Box<str>,
+    path: Box<Path>,
+    id: ModelId,
+    parts: Parts,
+    residence: OnceLock<Residence>,
+}
+
+/// Where a cache has this model, remembered so that a lease need not look it up.
+#[derive(Clone)]
+struct Residence {
+    cache: u64,
+    entry: Weak<crate::cache::Entry>,
+}
+
+/// What opening finds.
+#[derive(Clone)]
+struct Parts {
+    files: Box<[ModelFile]>,
+    tensors: Box<[TensorInfo]>,
+    names: NameIndex,
+    bytes: u64,
+    unmapped: usize,
+}
+
+/// Which model: unique in this process, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId(u64);
+
+impl ModelId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Only uniqueness is asked for, no order with anything else.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number itself, for records of events.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A file that holds tensors of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// Its path, absolute where the working directory was known at opening.
+    pub path: Box<Path>,
+    /// What it was when it was opened.
+    pub identity: FileIdentity,
+    /// Where the data begins, counted from the start of the file.
+    pub data_offset: u64,
+}
+
+impl ModelFile {
+    fn new(path: &Path, identity: FileIdentity, data_offset: u64) -> Self {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self {
+            path: absolute.into(),
+            identity,
+            data_offset,
+        }
+    }
+
+    fn changed(&self, is: Option<FileIdentity>) -> Result<(), OpenError> {
+        if is == Some(self.identity) {
+            return Ok(());
+        }
+        Err(OpenError::Changed {
+            path: self.path.clone(),
+            was: self.identity,
+            is,
+        })
+    }
+}
+
+impl Model {
+    /// Opens a `.safetensors` file, or a sharded model by its `.safetensors.index.json`, reading
+    /// headers only. A file of any other name is read as a safetensors file, unless its extension
+    /// is that of another format.
+    ///
+    /// # Errors
+    /// An [`OpenError`] that names the file, what is wrong with it, and what to do. Only regular
+    /// files are read (or symbolic links to them), so a FIFO or device is an error and not a wait.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        Ok(Self::from_parts(path, open::open(path)?))
+    }
+
+    fn from_parts(path: &Path, parts: Parts) -> Self {
+        let inner = Inner {
+            name: open::stem(path).into(),
+            path: path.into(),
+            id: ModelId::next(),
+            parts,
+            residence: OnceLock::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Its name: what precedes `.safetensors` or `.safetensors.index.json` in the file's name,
+    /// unless it was given another. Print it through [`escape`](escape()).
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The same model under another name. Meant for a model just opened: if there are other handles
+    /// of it, they keep the name and the [`id`](Self::id) they have, and this becomes a model of
+    /// its own with a copy of the tensor table.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.rename(&name.into());
+        self
+    }
+
+    fn rename(&mut self, name: &str) {
+        let shared = Arc::get_mut(&mut self.inner).is_none();
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.name = name.into();
+        if shared {
+            inner.id = ModelId::next();
+            // What a cache has is the model that this was copied from.
+            inner.residence = OnceLock::new();
+        }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Which model this is, in this process.
+    pub fn id(&self) -> ModelId {
+        self.inner.id
+    }
+
+    /// The files that hold its tensors: one, or its shards in the order of their names.
+    pub fn files(&self) -> &[ModelFile] {
+        &self.inner.parts.files
+    }
+
+    /// Its tensors in the order of their bytes: by file, then by offset.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.inner.parts.tensors
+    }
+
+    /// The tensor of that name and its position in [`tensors`](Self::tensors), in constant time.
+    pub fn tensor(&self, name: &str) -> Option<(usize, &TensorInfo)> {
+        let position = self.inner.parts.names.position(name, self.tensors())?;
+        Some((position, &self.tensors()[position]))
+    }
+
+    /// The bytes of all its tensors, without headers.
+    pub fn bytes(&self) -> u64 {
+        self.inner.parts.bytes
+    }
+
+    /// What it is made of. Walks the tensor table.
+    pub fn summary(&self) -> Summary {
+        Summary::of(self.tensors(), self.inner.parts.unmapped)
+    }
+
+    /// Looks whether the files are still those that were opened.
+    ///
+    /// # Errors
+    /// [`OpenError::Changed`] with both identities, at the first file that is another, or gone.
+    pub fn changed(&self) -> Result<(), OpenError> {
+        let mut files = self.files().iter();
+        files.try_for_each(|file| file.changed(FileIdentity::at(&file.path)?))
+    }
+
+    /// Opens one of [`files`](Self::files) for reading, and makes sure by the open descriptor that
+    /// it is the file that was opened then: offsets of this model hold for it.
+    ///
+    /// # Errors
+    /// [`OpenError::Changed`] if it is another file, [`OpenError::NoSuchFile`] if the model has no
+    /// file of that index, and what opening files gives otherwise.
+    pub fn reopen_file(&self, index: usize) -> Result<File, OpenError> {
+        let file = self
+            .files()
+            .get(index)
+            .ok_or_else(|| OpenError::NoSuchFile {
+                path: self.inner.path.clone(),
+                index,
+                files: self.files().len(),
+            })?;
+        match file::open_regular(&file.path) {
+            Ok((open, is)) => file.changed(Some(is)).map(|()| open),
+            Err(OpenError::NotFound { .. }) => {
+                Err(file
+                    .changed(None)
+                    .err()
+                    .unwrap_or_else(|| OpenError::NotFound {
+                        path: file.path.clone(),
+                    }))
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+impl Model {
+    /// The entry that a cache has remembered here, if it was the first to.
+    pub(crate) fn entry_in(&self, cache: u64) -> Option<Arc<crate::cache::Entry>> {
+        let residence = self.inner.residence.get()?;
+        if residence.cache == cache {
+            residence.entry.upgrade()
+        } else {
+            None
+        }
+    }
+
+    /// Remembers the entry of the first cache that leases this model.
+    pub(crate) fn remember(&self, cache: u64, entry: &Arc<crate::cache::Entry>) {
+        self.inner.residence.get_or_init(|| Residence {
+            cache,
+            entry: Arc::downgrade(entry),
+        });
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.inner.name)
+            .field("id", &self.inner.id.0)
+            .field("path", &self.inner.path)
+            .field("files", &self.files().len())
+            .field("tensors", &self.tensors().len())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}
