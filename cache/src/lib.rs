@@ -1,0 +1,47 @@
+//! Which weights live where, and why?
+//!
+//! A [`Model`] is named tensors backed by files, opened by its headers alone. A [`Cache`] holds
+//! weights in RAM within a budget. A [`Lease`] is the only way to them: it loads what is missing
+//! and pins all of it in one step, until it is dropped, so there is no gap between load and lock in
+//! which a model could be lost.
+//!
+//! ```no_run
+//! use plimsoll_cache::{Cache, Model};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Cache::builder().ram(8 << 30).build()?;
+//! let unet = Model::open("unet.safetensors")?;          // headers only
+//! let clip = Model::open("clip.safetensors")?;
+//! let lease = cache.lease([&unet, &clip])?;             // all or nothing
+//! let weight = lease.get(&unet)?.tensor("time_embed.0.weight")?;
+//! # Ok(()) }
+//! ```
+//!
+//! | module | question |
+//! |---|---|
+//! | [`model`] | what is in the files? |
+//! | [`storage`] | how is a model kept in RAM? |
+//! | [`policy`] | which model goes first? |
+//! | [`residency`] | in which state is a model, and what may follow? |
+//! | [`observe`] | what does a load do while it does it? |
+//!
+//! Everything the cache does is an event (`plimsoll-events`) with the bytes asked, freed and really
+//! returned, bracketed by two memory snapshots; each goes to `tracing` at debug level as well.
+
+mod bracket;
+mod cache;
+mod error;
+mod lease;
+pub mod model;
+pub mod observe;
+pub mod policy;
+pub mod residency;
+pub mod storage;
+
+pub use bracket::Snapshots;
+pub use cache::{Builder, Cache, Cleared, Usage};
+pub use error::{Error, LoadError};
+pub use lease::{Lease, Leased};
+pub use model::Model;
+pub use observe::LoadObserver;
+pub use storage::{Storage, WeightBytes};

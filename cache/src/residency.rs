@@ -1,0 +1,71 @@
+//! The residency of one model in one tier: absent → loading → resident → evicting → absent.
+//!
+//! [`Phase::after`] is the only place that says what may follow what. It is pure and total: every
+//! input is answered in every phase, and what may not happen is an answer too.
+
+/// Where a model is in its life in a tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Not there. It counts no bytes.
+    #[default]
+    Absent,
+    /// Its bytes are reserved and being read; `claims` leases wait for it.
+    Loading {
+        /// Leases that will hold it once it is there, the loader's own included.
+        claims: u32,
+    },
+    /// There. Leases pin it by a count of their own, without this state's lock.
+    Resident,
+    /// On its way out. Its bytes count until they are gone.
+    Evicting,
+}
+
+/// What can happen to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// A lease was admitted that needs it.
+    Claim,
+    /// A lease that waited for its load gave up.
+    Unclaim,
+    /// The load succeeded.
+    Loaded,
+    /// The load failed.
+    Failed,
+    /// It was chosen to go, and no lease pins it.
+    Evict,
+    /// Its memory is gone.
+    Evicted,
+}
+
+/// The answer to an input that a phase does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{input:?} cannot happen to a model that is {phase:?}")]
+pub struct Impossible {
+    /// The phase.
+    pub phase: Phase,
+    /// The input.
+    pub input: Input,
+}
+
+impl Phase {
+    /// The phase after an input.
+    ///
+    /// # Errors
+    /// [`Impossible`] where the input does not belong here; the phase stays.
+    pub fn after(self, input: Input) -> Result<Phase, Impossible> {
+        let phase = self;
+        match (phase, input) {
+            (Phase::Absent, Input::Claim) => Ok(Phase::Loading { claims: 1 }),
+            (Phase::Loading { claims }, Input::Claim) => Ok(Phase::Loading { claims: claims + 1 }),
+            (Phase::Loading { claims }, Input::Unclaim) if claims > 0 => {
+                Ok(Phase::Loading { claims: claims - 1 })
+            }
+            (Phase::Loading { .. }, Input::Loaded) => Ok(Phase::Resident),
+            (Phase::Loading { .. }, Input::Failed) => Ok(Phase::Absent),
+            (Phase::Resident, Input::Evict) => Ok(Phase::Evicting),
+            (Phase::Evicting, Input::Evicted) => Ok(Phase::Absent),
+            (Phase::Resident, Input::Claim) => Ok(Phase::Resident),
+            _ => Err(Impossible { phase, input }),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Storage `anonymous`, the default: one exactly sized region per model, made of recycled pages
+//! where an eviction left some, and gone at unload.
+
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use plimsoll_profiles::window::{Orphan, Span, Window};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::read::{MOST_THREADS, Target, open_files, read_targets};
+use super::recycler::{Piece, Recycler};
+use crate::error::LoadError;
+use crate::model::Model;
+use crate::observe::LoadObserver;
+
+/// Tensors begin on cache lines, which vector instructions like too.
+const ALIGNMENT: u64 = 64;
+
+/// Where each tensor lies in the region, and the region's length in whole pages.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    offsets: Vec<u64>,
+    len: u64,
+}
+
+impl Plan {
+    /// Lays tensors out in file order.
+    pub(crate) fn new(model: &Model) -> Plan {
+        let mut end = 0_u64;
+        let offsets = model
+            .tensors()
+            .iter()
+            .map(|tensor| {
+                let at = end.next_multiple_of(ALIGNMENT);
+                end = at + tensor.bytes;
+                at
+            })
+            .collect();
+        let page = rustix::param::page_size() as u64;
+        Plan {
+            offsets,
+            len: end.next_multiple_of(page).max(page),
+        }
+    }
+
+    /// What the region counts against the budget: all its pages.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len
+    }
+}
+
+/// Address space of a region.
+#[derive(Debug)]
+enum Place {
+    /// In the window, so that blocks of it can be adopted.
+    Span(Span),
+    /// Elsewhere, where there is no window.
+    Plain(Plain),
+}
+
+/// A mapping of its own.
+#[derive(Debug)]
+struct Plain {
+    base: usize,
+    len: usize,
+}
+
+impl Place {
+    fn reserve(bytes: usize) -> Result<Place, String> {
+        match Window::global().and_then(|window| window.span(bytes)) {
+            Ok(span) => Ok(Place::Span(span)),
+            // SAFETY: a fresh mapping, not fixed.
+            Err(_) => unsafe {
+                mmap_anonymous(
+                    null_mut(),
+                    bytes,
+                    ProtFlags::empty(),
+                    MapFlags::PRIVATE | MapFlags::NORESERVE,
+                )
+            }
+            .map(|base| {
+                Place::Plain(Plain {
+                    base: base as usize,
+                    len: bytes,
+                })
+            })
+            .map_err(|errno| errno.to_string()),
+        }
+    }
+
+    fn base(&self) -> NonNull<u8> {
+        match self {
+            Place::Span(span) => span.base(),
+            Place::Plain(plain) => {
+                NonNull::new(plain.base as *mut u8).unwrap_or(NonNull::dangling())
+            }
+        }
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // SAFETY: its own mapping, which nobody uses any more.
+        let _ = unsafe { munmap(self.base as *mut _, self.len) };
+    }
+}
+
+/// The memory of one model.
+#[derive(Debug)]
+pub(crate) struct Region {
+    plan: Plan,
+    sizes: Vec<usize>,
+    pieces: Vec<Piece>,
+    /// `None` only while the region is being taken apart.
+    place: Option<Place>,
+    recycler: Arc<Recycler>,
+}
+
+/// What a load did about pages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pages {
+    /// Bytes that an eviction had left.
+    pub(crate) recycled_bytes: u64,
+    /// Bytes left over that went back to the system.
+    pub(crate) gave_back: u64,
+}
+
+/// What became of a region's pages at unload.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    /// Kept for a load that is under way.
+    pub(crate) recycled_bytes: u64,
+    /// Back with the system.
+    pub(crate) returned_bytes: u64,
+    /// Still held by tensors, with what tells when they are gone.
+    pub(crate) held: Option<Orphan>,
+}
+
+impl Region {
+    /// Makes a region for a model and reads it. Takes the region's bytes from what the recycler was
+    /// told to expect, whether it succeeds or not.
+    pub(crate) fn load(
+        model: &Model,
+        recycler: &Arc<Recycler>,
+        observer: &dyn LoadObserver,
+    ) -> Result<(Region, Pages), LoadError> {
+        let plan = Plan::new(model);
+        let memory = |reason: String| LoadError::Memory {
+            model: model.name().to_owned(),
+            bytes: plan.len,
+            reason,
+        };
+        let len = usize::try_from(plan.len).map_err(|error| memory(error.to_string()))?;
+        let place = Place::reserve(len).map_err(|reason| {
+            recycler.unexpect(len);
+            memory(reason)
+        })?;
+        let base = place.base().as_ptr() as usize;
+        // SAFETY: the place is whole pages of address space that was reserved just now.
+        let gathered =
+            unsafe { recycler.gather(base, len) }.map_err(|errno| memory(errno.to_string()))?;
+        let region = Region {
+            sizes: model
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.bytes as usize)
+                .collect(),
+            plan,
+            pieces: gathered.pieces,
+            place: Some(place),
+            recycler: Arc::clone(recycler),
+        };
+        for tensor in model.tensors() {
+            observer.before_tensor(model, tensor);
+            observer.after_tensor(model, tensor);
+        }
+        if gathered.recycled_bytes > 0 {
+            region.zero_padding(base, len);
+        }
+        let targets: Vec<Target> = model
+            .tensors()
+            .iter()
+            .zip(&region.plan.offsets)
+            .map(|(tensor, offset)| Target {
+                file: tensor.file,
+                offset: tensor.offset,
+                at: base + *offset as usize,
+                bytes: tensor.bytes as usize,
+            })
+            .collect();
+        let files = open_files(model)?;
+        // SAFETY: the region is this function's own until it is returned. When reading fails it is
+        // dropped, which gives its pages back.
+        unsafe { read_targets(model, &files, &targets, MOST_THREADS, observer) }?;
+        let pages = Pages {
+            recycled_bytes: gathered.recycled_bytes as u64,
+            gave_back: gathered.gave_back as u64,
+        };
+        Ok((region, pages))
+    }
+
+    /// Clears what no tensor covers: the bytes of another model must not outlive it there.
+    fn zero_padding(&self, base: usize, len: usize) {
+        let mut end = 0;
+        let starts = self.plan.offsets.iter().map(|offset| *offset as usize);
+        let sizes = self.sizes.iter().copied().chain([0]);
+        for (start, size) in starts.chain([len]).zip(sizes) {
+            // SAFETY: the gap lies in the region, which is writable and not shared yet.
+            unsafe { std::ptr::write_bytes((base + end) as *mut u8, 0, start - end) };
+            end = start + size;
+        }
+    }
+
+    /// The bytes of a tensor.
+    pub(crate) fn bytes(&self, tensor: usize) -> &[u8] {
+        let Some(place) = &self.place else {
+            return &[];
+        };
+        let offset = self.plan.offsets[tensor] as usize;
+        // SAFETY: `load` filled the range, it lives as long as `self`, and whoever reads it while
+        // a tensor exists over it holds that tensor's lock (see `Weights::bytes`).
+        unsafe { std::slice::from_raw_parts(place.base().as_ptr().add(offset), self.sizes[tensor]) }
+    }
+
+    /// A vector over a tensor's memory; `None` where it cannot be adopted.
+    ///
+    /// # Safety
+    /// There must be no other vector over this tensor, and whoever reads its bytes while the vector
+    /// lives must exclude writers through it.
+    pub(crate) unsafe fn adopt<T: Copy + 'static>(&self, tensor: usize) -> Option<Vec<T>> {
+        let Some(Place::Span(span)) = &self.place else {
+            return None;
+        };
+        let offset = self.plan.offsets[tensor] as usize;
+        let len = self.sizes[tensor] / size_of::<T>();
+        // SAFETY: the range holds the tensor's bytes, and any bytes are numbers of type `T`. It
+        // stays mapped until the last block is gone, since `release` orphans a span with blocks.
+        // The rest is the caller's promise.
+        unsafe { span.adopt(offset, len) }
+    }
+
+    /// Takes the region apart: pages go to the recycler or the system, except where tensors still
+    /// hold them.
+    pub(crate) fn release(mut self) -> Released {
+        self.take_apart()
+    }
+
+    fn take_apart(&mut self) -> Released {
+        let Some(place) = self.place.take() else {
+            return Released::default();
+        };
+        let base = place.base().as_ptr() as usize;
+        let place = match place {
+            Place::Span(span) => match span.orphan() {
+                Ok(span) => Place::Span(span),
+                Err(orphan) => {
+                    self.recycler.abandon(&self.pieces);
+                    return Released {
+                        held: Some(orphan),
+                        ..Released::default()
+                    };
+                }
+            },
+            plain => plain,
+        };
+        // SAFETY: the pieces lie at `base`, and nobody can reach the memory: no block is alive,
+        // and this region is being dropped.
+        let (kept, returned) = unsafe { self.recycler.scatter(base, &self.pieces) };
+        drop(place);
+        Released {
+            recycled_bytes: kept as u64,
+            returned_bytes: returned as u64,
+            held: None,
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.take_apart();
+    }
+}

@@ -1,0 +1,73 @@
+//! Where weights are kept in RAM.
+//!
+//! | strategy | what it is | for |
+//! |---|---|---|
+//! | [`Storage::Heap`] | the global allocator, one allocation per tensor | what everybody does; the thing to diagnose |
+//! | [`Storage::Anonymous`] | one exactly sized region per model, recycled pages | no fragmentation by construction, gone at unload |
+
+mod anonymous;
+mod extents;
+mod heap;
+mod read;
+mod recycler;
+mod weights;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Model;
+
+pub(crate) use recycler::Recycler;
+pub use weights::WeightBytes;
+pub(crate) use weights::{Copies, Unloaded, Weights};
+
+/// How weights in RAM are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// The selected global allocator, one allocation per tensor. Tensors are copies: nothing tells
+    /// when a heap block that was handed out is freed, and bytes are counted while they exist.
+    Heap,
+    /// One anonymous mapping per model, exactly sized, tensors aligned to 64 bytes, made of pages
+    /// that evictions left behind. Tensors are views of it, without a copy.
+    #[default]
+    Anonymous,
+}
+
+impl Storage {
+    /// What a model counts against the budget: its tensors' bytes, and under `anonymous` alignment
+    /// and the rest of the last page too.
+    #[must_use]
+    pub fn charge(self, model: &Model) -> u64 {
+        match self {
+            Storage::Heap => model.bytes(),
+            Storage::Anonymous => anonymous::Plan::new(model).bytes(),
+        }
+    }
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Storage::Heap => "heap",
+            Storage::Anonymous => "anonymous",
+        })
+    }
+}
+
+impl FromStr for Storage {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Storage, String> {
+        match name {
+            "heap" => Ok(Storage::Heap),
+            "anonymous" => Ok(Storage::Anonymous),
+            _ => Err(format!(
+                "no storage `{}`: heap or anonymous",
+                name.escape_debug()
+            )),
+        }
+    }
+}

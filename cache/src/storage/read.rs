@@ -1,0 +1,282 @@
+//! Reading file ranges to where they belong: scattered reads of at most 8 MiB, straight into place
+//! by a few threads. Nothing is staged, so a load needs no memory besides the weights'.
+
+use std::fs::File;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::LoadError;
+use crate::model::Model;
+use crate::observe::LoadObserver;
+
+/// Larger reads gained nothing; smaller ones lose to system calls.
+const CHUNK: usize = 8 << 20;
+
+/// The most ranges one read may scatter to (`UIO_MAXIOV`).
+const MOST_RANGES: usize = 1024;
+
+/// Below this, a second thread costs more than it brings.
+const WORTH_A_THREAD: usize = 16 << 20;
+
+/// More threads gained nothing, even from a warm page cache.
+pub(crate) const MOST_THREADS: usize = 4;
+
+/// Where one tensor's bytes go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// Index of the file in the model.
+    pub(crate) file: u32,
+    /// Offset in the file.
+    pub(crate) offset: u64,
+    /// Address to read to.
+    pub(crate) at: usize,
+    /// Bytes.
+    pub(crate) bytes: usize,
+}
+
+/// One scattered read: contiguous in the file, several ranges in memory.
+#[derive(Debug)]
+struct Chunk {
+    file: u32,
+    offset: u64,
+    bytes: usize,
+    ranges: Vec<(usize, usize)>,
+}
+
+/// Cuts targets, in file order, into reads.
+fn chunks(targets: &[Target]) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for target in targets {
+        let (mut offset, mut at, mut left) = (target.offset, target.at, target.bytes);
+        while left > 0 {
+            let joins = chunks.last().is_some_and(|chunk| {
+                chunk.file == target.file
+                    && chunk.offset + chunk.bytes as u64 == offset
+                    && chunk.bytes < CHUNK
+                    && chunk.ranges.len() < MOST_RANGES
+            });
+            if !joins {
+                chunks.push(Chunk {
+                    file: target.file,
+                    offset,
+                    bytes: 0,
+                    ranges: Vec::new(),
+                });
+            }
+            let Some(chunk) = chunks.last_mut() else {
+                break;
+            };
+            let part = left.min(CHUNK - chunk.bytes);
+            match chunk.ranges.last_mut() {
+                Some((start, len)) if *start + *len == at => *len += part,
+                _ => chunk.ranges.push((at, part)),
+            }
+            chunk.bytes += part;
+            offset += part as u64;
+            at += part;
+            left -= part;
+        }
+    }
+    chunks
+}
+
+/// Opens a model's files for reading.
+///
+/// # Errors
+/// A file that is gone, or changed since the model was opened.
+pub(crate) fn open_files(model: &Model) -> Result<Vec<File>, LoadError> {
+    (0..model.files().len())
+        .map(|index| model.reopen_file(index).map_err(LoadError::from))
+        .collect()
+}
+
+/// Reads all targets, which are in file order, with at most `threads` threads.
+///
+/// # Errors
+/// A file that ends early, or the system's answer.
+///
+/// # Safety
+/// Every target's range must be writable memory that nobody else reads or writes meanwhile.
+pub(crate) unsafe fn read_targets(
+    model: &Model,
+    files: &[File],
+    targets: &[Target],
+    threads: usize,
+    observer: &dyn LoadObserver,
+) -> Result<(), LoadError> {
+    let chunks = chunks(targets);
+    let bytes: usize = chunks.iter().map(|chunk| chunk.bytes).sum();
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(threads)
+        .min(bytes / WORTH_A_THREAD)
+        .max(1);
+    let work = Work {
+        model,
+        files,
+        chunks: &chunks,
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where no thread can be had, this one reads everything.
+            let _ = std::thread::Builder::new()
+                .name("plimsoll-read".into())
+                .stack_size(128 << 10)
+                .spawn_scoped(scope, || work.run(observer));
+        }
+        work.run(observer);
+    });
+    match work
+        .failure
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Reads that several threads share.
+struct Work<'a> {
+    model: &'a Model,
+    files: &'a [File],
+    chunks: &'a [Chunk],
+    next: AtomicUsize,
+    stop: AtomicBool,
+    failure: Mutex<Option<LoadError>>,
+}
+
+impl Work<'_> {
+    fn run(&self, observer: &dyn LoadObserver) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+                return;
+            };
+            match self.read(chunk) {
+                Ok(()) => observer.bytes_read(chunk.bytes as u64),
+                Err(error) => {
+                    self.stop.store(true, Ordering::Relaxed);
+                    let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    fn read(&self, chunk: &Chunk) -> Result<(), LoadError> {
+        use std::os::fd::AsRawFd;
+
+        let file = &self.files[chunk.file as usize];
+        let path = || self.model.files()[chunk.file as usize].path.to_path_buf();
+        let mut ranges: Vec<libc::iovec> = chunk
+            .ranges
+            .iter()
+            .map(|&(at, len)| libc::iovec {
+                iov_base: at as *mut libc::c_void,
+                iov_len: len,
+            })
+            .collect();
+        let mut first = 0;
+        let mut done = 0_usize;
+        while done < chunk.bytes {
+            let offset = chunk.offset + done as u64;
+            let left = &ranges[first..];
+            // SAFETY: the ranges are writable and unused by others, as the caller of
+            // `read_targets` promised; their number is at most `MOST_RANGES`.
+            let read = unsafe {
+                libc::preadv(
+                    file.as_raw_fd(),
+                    left.as_ptr(),
+                    left.len() as libc::c_int,
+                    offset as libc::off_t,
+                )
+            };
+            let mut read = match usize::try_from(read) {
+                Ok(0) => {
+                    return Err(LoadError::Truncated {
+                        path: path(),
+                        offset,
+                        missing: (chunk.bytes - done) as u64,
+                    });
+                }
+                Ok(read) => read,
+                Err(_) => {
+                    let source = std::io::Error::last_os_error();
+                    if source.kind() == std::io::ErrorKind::Interrupted {
+                        continue;
+                    }
+                    return Err(LoadError::Read {
+                        path: path(),
+                        offset,
+                        source,
+                    });
+                }
+            };
+            done += read;
+            // A read that came short ends somewhere in a range.
+            while read > 0 && first < ranges.len() {
+                let range = &mut ranges[first];
+                let part = read.min(range.iov_len);
+                range.iov_base = (range.iov_base as usize + part) as *mut libc::c_void;
+                range.iov_len -= part;
+                read -= part;
+                if range.iov_len == 0 {
+                    first += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_cover_every_byte_once_and_in_order(
+            sizes in proptest::collection::vec(0_usize..20_000_000, 1..40),
+            gaps in proptest::collection::vec(0_u64..3, 40),
+        ) {
+            let mut offset = 100;
+            let mut at = 1 << 40;
+            let mut targets = Vec::new();
+            for (size, gap) in sizes.iter().zip(&gaps) {
+                targets.push(Target { file: 0, offset, at, bytes: *size });
+                offset += *size as u64 + gap;
+                at += size.next_multiple_of(64);
+            }
+            let mut pieces = Vec::new();
+            for chunk in chunks(&targets) {
+                prop_assert!(chunk.bytes <= CHUNK && chunk.ranges.len() <= MOST_RANGES);
+                prop_assert_eq!(chunk.bytes, chunk.ranges.iter().map(|range| range.1).sum::<usize>());
+                let mut offset = chunk.offset;
+                for (at, len) in chunk.ranges {
+                    pieces.push((offset, at, len));
+                    offset += len as u64;
+                }
+            }
+            for target in targets {
+                let mut covered = 0;
+                for (offset, at, len) in &pieces {
+                    let start = (*offset).max(target.offset);
+                    let end = (offset + *len as u64).min(target.offset + target.bytes as u64);
+                    if start < end {
+                        prop_assert_eq!(
+                            at + (start - offset) as usize,
+                            target.at + (start - target.offset) as usize
+                        );
+                        covered += (end - start) as usize;
+                    }
+                }
+                prop_assert_eq!(covered, target.bytes);
+            }
+        }
+    }
+}
