@@ -1,0 +1,88 @@
+//! The command line: one file per subcommand, which parses, calls and prints.
+
+mod print;
+mod profiles;
+mod replay;
+mod run;
+mod scan;
+mod snapshot;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use print::Output;
+
+/// What a subcommand gives back.
+pub(crate) type Done = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Bad usage or bad input: nothing was done.
+pub(crate) const BAD_INPUT: u8 = 2;
+/// It was done, and something in it failed.
+pub(crate) const FAILED: u8 = 1;
+/// Ended by SIGINT, as shells count it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    done, and something in it failed (a load, a recording)
+  2    bad usage or bad input; nothing was done
+  130  interrupted; what was done until then is reported
+
+Environment:
+  NO_COLOR       no colours
+  COLUMNS        how wide reports may be
+  PLIMSOLL_LOG   log levels, such as `debug` or `plimsoll_cache=debug` (to stderr)";
+
+/// See, tune and hold the memory of processes that load big models.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll", version, after_long_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold models under a chosen allocator, and show what happened to memory
+    Run(Box<run::Run>),
+    /// List the allocator profiles, show one, or print what to export for a foreign program
+    Profiles(profiles::Profiles),
+    /// List the models in files and folders, and whether they fit here
+    Scan(scan::Scan),
+    /// Show the memory of this process under a profile, and prove which allocator serves
+    Snapshot(snapshot::SnapshotOptions),
+    /// Show the report of a recording
+    Replay(replay::Replay),
+}
+
+/// Parses, runs, and turns errors into words on stderr and an exit code.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PLIMSOLL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(Output::stderr_has_colour())
+        .init();
+    let done = match &arguments.command {
+        Command::Run(options) => run::run(options),
+        Command::Profiles(options) => profiles::run(options),
+        Command::Scan(options) => scan::run(options),
+        Command::Snapshot(options) => snapshot::run(options),
+        Command::Replay(options) => replay::run(options),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            if print::is_broken_pipe(error.as_ref()) {
+                // The reader had enough, as `head` does.
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("plimsoll: {error}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}

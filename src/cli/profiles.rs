@@ -1,0 +1,168 @@
+//! `plimsoll profiles`: list them, show one, print what to export.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use malloc_stats::AllocatorKind;
+use plimsoll_profiles::{Profile, allocator_name, builtin, foreign_environment, knob};
+use plimsoll_tui::paint::{Tone, safe};
+use plimsoll_tui::table::{Align, Table};
+use serde::Serialize;
+
+use super::{Done, Output};
+
+/// List the allocator profiles, show one, or print what to export for a foreign program.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll profiles                                  the built-in profiles
+  plimsoll profiles show jemalloc-purge              one as a file, to be copied and changed
+  plimsoll profiles show glibc-default --knobs       and all knobs its allocator has
+  env $(plimsoll profiles env glibc-mmap-1m) python server.py")]
+pub(crate) struct Profiles {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the built-in profiles
+    List,
+    /// Show a profile as a file
+    Show {
+        /// A built-in profile, or a file
+        profile: String,
+        /// List the knobs of its allocator too
+        #[arg(long)]
+        knobs: bool,
+    },
+    /// Print what to export for a foreign program, as NAME=VALUE lines
+    Env {
+        /// A built-in profile, or a file
+        profile: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    why: &'a str,
+    allocator: &'static str,
+    reclaim: String,
+    knobs: std::collections::BTreeMap<&'static str, &'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn new(profile: &'a Profile) -> Row<'a> {
+        Row {
+            name: &profile.name,
+            why: &profile.why,
+            allocator: allocator_name(profile.allocator),
+            reclaim: profile.reclaim.to_string(),
+            knobs: profile
+                .knobs()
+                .map(|(knob, value)| (knob.name, value))
+                .collect(),
+        }
+    }
+}
+
+pub(crate) fn run(options: &Profiles) -> Done {
+    let output = Output::new(options.json);
+    match &options.action {
+        None | Some(Action::List) => list(&output)?,
+        Some(Action::Show { profile, knobs }) => show(&output, &Profile::find(profile)?, *knobs)?,
+        Some(Action::Env { profile }) => environment(&output, &Profile::find(profile)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(output: &Output) -> std::io::Result<()> {
+    if output.json {
+        let rows: Vec<Row<'_>> = builtin::all().iter().map(Row::new).collect();
+        return output.value(&rows);
+    }
+    let mut text = String::new();
+    for profile in builtin::all() {
+        let knobs: Vec<String> = profile
+            .knobs()
+            .map(|(knob, value)| format!("{}={value}", knob.name))
+            .collect();
+        let knobs = if knobs.is_empty() {
+            "no knobs".to_owned()
+        } else {
+            knobs.join(" ")
+        };
+        text.push_str(&format!(
+            "{}  {}, {knobs}, reclaim {}\n",
+            output.paint.tone(Tone::Strong, &profile.name),
+            allocator_name(profile.allocator),
+            profile.reclaim,
+        ));
+        text.push_str(&wrapped(&profile.why, output.paint.width - 4));
+    }
+    output.text(&text)
+}
+
+fn show(output: &Output, profile: &Profile, knobs: bool) -> std::io::Result<()> {
+    if output.json {
+        return output.value(&Row::new(profile));
+    }
+    let mut text = profile.to_toml();
+    if knobs {
+        let mut table = Table::new([("knob", Align::Left), ("what it does", Align::Left)]);
+        for knob in knob::KNOBS
+            .iter()
+            .filter(|knob| knob.allocator == profile.allocator)
+        {
+            table.row([knob.name.to_owned(), knob.about.to_owned()]);
+        }
+        text.push_str(&format!("\n{table}"));
+    }
+    output.text(&text)
+}
+
+fn environment(output: &Output, profile: &Profile) -> std::io::Result<()> {
+    let environment = foreign_environment(profile);
+    for note in &environment.notes {
+        eprintln!("plimsoll: note: {note}");
+    }
+    if output.json {
+        let variables: std::collections::BTreeMap<_, _> =
+            environment.variables.iter().cloned().collect();
+        return output.value(&variables);
+    }
+    if environment.variables.is_empty() && profile.allocator == AllocatorKind::Libc {
+        eprintln!(
+            "plimsoll: note: `{}` needs no variables",
+            safe(&profile.name)
+        );
+    }
+    let lines: String = environment
+        .variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    output.text(&lines)
+}
+
+/// A paragraph, indented and wrapped.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let len = word.chars().count();
+        if column > 0 && column + 1 + len > width {
+            out.push('\n');
+            column = 0;
+        }
+        out.push_str(if column == 0 { "    " } else { " " });
+        out.push_str(word);
+        column += len + 1;
+    }
+    out.push('\n');
+    out
+}

@@ -1,0 +1,55 @@
+//! The main job: a workload of leases over real files, watched from all sides.
+//!
+//! | file | what |
+//! |---|---|
+//! | `models` | which models, opened or made |
+//! | `workload` | which of them are leased, when, and for how long |
+//! | `churn` | what real loaders do to the heap besides |
+//! | `touch` | what is done with the weights |
+//! | `drive` | the run itself |
+//! | `audience` | who hears the events: the report, the recording, the reader |
+
+mod audience;
+mod churn;
+mod drive;
+pub(crate) mod models;
+mod random;
+mod touch;
+pub(crate) mod workload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plimsoll_cache::{Model, Snapshots, Storage};
+use plimsoll_profiles::Profile;
+
+pub(crate) use drive::drive;
+pub(crate) use touch::Touch;
+
+/// Whether the heap is churned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Churning {
+    /// No.
+    None,
+    /// Beside the loads.
+    Beside,
+    /// Instead of them.
+    Only,
+}
+
+/// A run, all questions answered.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) profile: Profile,
+    pub(crate) models: Vec<Model>,
+    pub(crate) steps: Vec<workload::Step>,
+    pub(crate) budget: u64,
+    pub(crate) storage: Storage,
+    pub(crate) churning: Churning,
+    pub(crate) touch: Touch,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) settle: Duration,
+    pub(crate) seed: u64,
+    pub(crate) workload: String,
+    pub(crate) record: Option<PathBuf>,
+}

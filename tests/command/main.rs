@@ -1,0 +1,9 @@
+//! The command as its users run it: real processes, real files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod profiles;
+mod recording;
+mod run;
+mod world;

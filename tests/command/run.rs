@@ -1,0 +1,285 @@
+//! The main job.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::world::{World, text};
+
+#[test]
+fn run_makes_models_holds_them_and_evicts() {
+    let world = World::new();
+    let report = world.json(&["run", "--scale", "0.02", "--json"]);
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["complete"], true);
+    assert!(report["loads"].as_u64().unwrap() > 0);
+    assert!(
+        report["evictions_for_room"].as_u64().unwrap() > 0,
+        "the budget is smaller than the set"
+    );
+    for field in [
+        "profile",
+        "allocator",
+        "storage",
+        "budget_bytes",
+        "baseline_rss_bytes",
+        "live_peak_bytes",
+        "rss_peak_bytes",
+        "excess_bytes",
+        "retained_bytes",
+        "freed_bytes",
+        "returned_bytes",
+        "hits",
+        "refusals",
+        "bytes_loaded",
+        "minor_faults",
+        "load_seconds",
+        "wall_seconds",
+    ] {
+        assert!(!report[field].is_null(), "{field} is absent");
+    }
+    let again = world.run(&["run", "--scale", "0.02"]);
+    let said = text(&again.stdout);
+    assert!(again.status.success());
+    assert!(!said.contains("made "), "the models are reused: {said}");
+    assert!(said.contains("verdict:"), "{said}");
+    let removed = text(&world.run(&["run", "--clean"]).stdout);
+    assert!(removed.contains("removed 9 files"), "{removed}");
+}
+
+#[test]
+fn checksums_are_those_of_the_safetensors_library_whatever_the_storage() {
+    let world = World::new();
+    let folder = world.models(&[("one", 3_000_001), ("two", 77_777), ("three", 500_000)]);
+    let folder = folder.to_str().unwrap();
+    let mut runs = Vec::new();
+    for storage in ["heap", "anonymous"] {
+        for profile in ["glibc-default", "jemalloc-default"] {
+            runs.push(world.json(&[
+                "run",
+                "--models",
+                folder,
+                "--touch",
+                "checksum",
+                "--storage",
+                storage,
+                "--profile",
+                profile,
+                "--ram",
+                "3200kB",
+                "--steps",
+                "12",
+                "--json",
+            ]));
+        }
+    }
+    for run in &runs {
+        assert_eq!(run["checksum"], runs[0]["checksum"]);
+        assert!(run["evictions_for_room"].as_u64().unwrap() > 0);
+    }
+    for (name, sum) in runs[0]["model_checksums"].as_object().unwrap() {
+        let bytes = std::fs::read(format!("{folder}/{name}.safetensors")).unwrap();
+        let library = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors = library.tensors();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut hash = Xxh3::new();
+        for (_, tensor) in tensors {
+            hash.update(tensor.data());
+        }
+        assert_eq!(sum, &format!("{:016x}", hash.digest()), "{name}");
+    }
+}
+
+#[test]
+fn a_model_larger_than_the_budget_is_refused_with_the_numbers_and_the_run_goes_on() {
+    let world = World::new();
+    let folder = world.models(&[("large", 4 << 20), ("small", 1 << 20)]);
+    let arguments = [
+        "run",
+        "--models",
+        folder.to_str().unwrap(),
+        "--ram",
+        "2MiB",
+        "--workload",
+        "cyclic",
+        "--steps",
+        "6",
+    ];
+    let said = text(&world.run(&arguments).stdout);
+    assert!(
+        said.contains("REFUSE large") && said.contains("budget 2.0 MiB"),
+        "{said}"
+    );
+    let report = world.json(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(report["refusals"], 3);
+    assert_eq!((&report["loads"], &report["hits"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn a_workload_file_says_what_is_leased_when_and_for_how_long() {
+    let world = World::new();
+    let folder = world.models(&[("a", 600_000), ("b", 600_000), ("c", 600_000)]);
+    std::fs::write(
+        world.path("steps.jsonl"),
+        "{\"lease\":[\"a\"],\"hold_ms\":60,\"at_ms\":0}\n\
+         \n\
+         {\"lease\":[\"b\"],\"on\":\"cpu\",\"hold_ms\":1,\"at_ms\":10}\n\
+         {\"lease\":[\"c\"],\"at_ms\":20}\n",
+    )
+    .unwrap();
+    let report = world.json(&[
+        "run",
+        "--models",
+        folder.to_str().unwrap(),
+        "--workload",
+        "./steps.jsonl",
+        "--ram",
+        "1300kB",
+        "--json",
+    ]);
+    // `a` is held while `b` and `c` come, so `b` has to make room.
+    assert_eq!(report["loads"], 3);
+    let evicted: Vec<_> = report["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| {
+            (
+                model["name"].as_str().unwrap(),
+                model["evictions"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert!(evicted.contains(&("b", 1)), "{evicted:?}");
+    assert_eq!(report["refusals"], 0);
+}
+
+#[test]
+fn churn_counts_as_live_and_its_metadata_outlives_the_models() {
+    let world = World::new();
+    let folder = world.models(&[("a", 2 << 20), ("b", 2 << 20)]);
+    let common = [
+        "run",
+        "--models",
+        folder.to_str().unwrap(),
+        "--steps",
+        "4",
+        "--json",
+    ];
+    let churned = world.json(&[&common[..], &["--churn"]].concat());
+    assert!(churned["live_peak_bytes"].as_u64().unwrap() > 4 << 20);
+    let only = world.json(&[&common[..], &["--churn-only"]].concat());
+    assert_eq!(only["loads"], 0);
+    assert!(only["budget_bytes"].is_null());
+    assert!(only["live_peak_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_fresh_start_keeps_arguments_directory_and_descriptors() {
+    let world = World::new();
+    world.models(&[("a", 100_000)]);
+    let record = std::fs::File::create(world.path("inherited")).unwrap();
+    // Descriptors made here are closed on exec; a shell hands one on.
+    let shell = format!(
+        "exec 7<>/proc/{}/fd/{}; exec {} run --models ./models --profile jemalloc-purge --steps 2 \
+         --record /dev/fd/../fd/../../tmp-never --json",
+        std::process::id(),
+        record.as_raw_fd(),
+        env!("CARGO_BIN_EXE_plimsoll")
+    );
+    // The recording's path does not exist, so the error names the argument as it was given.
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell])
+        .current_dir(world.path(""))
+        .output()
+        .unwrap();
+    assert!(
+        text(&output.stderr).contains("/dev/fd/../fd/../../tmp-never"),
+        "{}",
+        text(&output.stderr)
+    );
+    let shell = shell.replace(
+        "--record /dev/fd/../fd/../../tmp-never",
+        "--workload /proc/self/fd/7",
+    );
+    std::fs::write(world.path("inherited"), "{\"lease\":[\"a\"]}\n").unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell])
+        .current_dir(world.path(""))
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    assert_eq!(report["settings"]["kind"], "jemalloc");
+    assert_eq!(report["loads"], 1);
+}
+
+#[test]
+fn an_interrupted_run_reports_what_it_did_and_exits_130() {
+    let world = World::new();
+    let folder = world.models(&[("a", 100_000)]);
+    std::fs::write(
+        world.path("w.jsonl"),
+        "{\"lease\":[\"a\"],\"hold_ms\":20}\n".repeat(1000),
+    )
+    .unwrap();
+    let child = world
+        .command([
+            "run",
+            "--models",
+            folder.to_str().unwrap(),
+            "--workload",
+            "./w.jsonl",
+            "--json",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["complete"], false);
+    assert_eq!(report["loads"], 1);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let world = World::new();
+    let folder = world.models(&[("a", 100_000)]);
+    let mut child = world
+        .command(["run", "--models", folder.to_str().unwrap(), "--steps", "50"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_limit_of_address_space_means_copies_and_not_failure() {
+    let world = World::new();
+    world.models(&[("a", 3 << 20)]);
+    let shell = format!(
+        "ulimit -v 900000; exec {} run --models ./models --steps 2 --ram 64MiB --touch checksum --json",
+        env!("CARGO_BIN_EXE_plimsoll")
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell])
+        .current_dir(world.path(""))
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    assert_eq!(
+        (&report["loads"], &report["failed_loads"]),
+        (&1.into(), &0.into())
+    );
+    assert!(!report["checksum"].is_null());
+}
