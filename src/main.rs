@@ -1,6 +1,7 @@
 //! The command `plimsoll`: see, tune and hold the memory of processes that load big models.
 
 mod cli;
+mod output;
 mod run;
 mod synthetic;
 

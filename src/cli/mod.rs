@@ -1,6 +1,5 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
-mod print;
 mod profiles;
 mod replay;
 mod run;
@@ -11,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use print::Output;
+use crate::output::{self, Output};
 
 /// What a subcommand gives back.
 pub(crate) type Done = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
@@ -20,8 +19,6 @@ pub(crate) type Done = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>
 pub(crate) const BAD_INPUT: u8 = 2;
 /// It was done, and something in it failed.
 pub(crate) const FAILED: u8 = 1;
-/// Ended by SIGINT, as shells count it.
-pub(crate) const INTERRUPTED: u8 = 130;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -77,7 +74,7 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            if print::is_broken_pipe(error.as_ref()) {
+            if output::is_broken_pipe(error.as_ref()) {
                 // The reader had enough, as `head` does.
                 return ExitCode::SUCCESS;
             }

@@ -9,7 +9,8 @@ use plimsoll_tui::paint::{Tone, safe};
 use plimsoll_tui::table::{Align, Table};
 use serde::Serialize;
 
-use super::{Done, Output};
+use super::Done;
+use crate::output::Output;
 
 /// List the allocator profiles, show one, or print what to export for a foreign program.
 #[derive(Debug, Args)]

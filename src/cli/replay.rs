@@ -7,7 +7,8 @@ use clap::Args;
 use plimsoll_events::Report;
 use plimsoll_tui::{decision, report};
 
-use super::{Done, Output};
+use super::Done;
+use crate::output::Output;
 
 /// Show the report of a recording.
 #[derive(Debug, Args)]

@@ -10,9 +10,10 @@ use plimsoll_cache::{Snapshots, Storage};
 use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::report;
 
-use super::{Done, FAILED, INTERRUPTED, Output};
+use super::{Done, FAILED};
+use crate::output::Output;
 use crate::run::models::{self, Source};
-use crate::run::{Churning, Plan, Touch, drive, workload};
+use crate::run::{Churning, INTERRUPTED, Plan, Touch, drive, workload};
 use crate::synthetic;
 
 /// Hold models under a chosen allocator, and show what happened to memory.

@@ -12,7 +12,8 @@ use plimsoll_tui::paint::{Paint, Tone, safe};
 use plimsoll_tui::table::{Align, Table};
 use serde::{Serialize, Serializer};
 
-use super::{BAD_INPUT, Done, FAILED, Output};
+use super::{BAD_INPUT, Done, FAILED};
+use crate::output::Output;
 
 /// List the models in files and folders, and whether they fit here.
 #[derive(Debug, Args)]

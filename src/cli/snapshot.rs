@@ -8,7 +8,8 @@ use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::paint::{Tone, safe};
 use serde::Serialize;
 
-use super::{Done, Output};
+use super::Done;
+use crate::output::Output;
 
 /// Show the memory of this process under a profile, and prove which allocator serves.
 #[derive(Debug, Args)]

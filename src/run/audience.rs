@@ -10,7 +10,7 @@ use plimsoll_events::{Event, Recorder, Report, Sink};
 use plimsoll_tui::decision;
 
 use super::churn::Churn;
-use crate::cli::Output;
+use crate::output::Output;
 
 /// Takes the events of a run.
 pub(crate) struct Audience {

@@ -18,7 +18,7 @@ use super::audience::{Audience, Watcher, bar};
 use super::churn::Churn;
 use super::workload::Step;
 use super::{Churning, Plan, Touch, touch};
-use crate::cli::Output;
+use crate::output::Output;
 
 /// How a run ended.
 pub(crate) struct Outcome {
@@ -99,7 +99,7 @@ fn interruptible() -> std::io::Result<Arc<AtomicBool>> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(
             signal,
-            i32::from(crate::cli::INTERRUPTED),
+            i32::from(super::INTERRUPTED),
             Arc::clone(&interrupted),
         )?;
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;

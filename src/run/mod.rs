@@ -26,6 +26,9 @@ use plimsoll_profiles::Profile;
 pub(crate) use drive::drive;
 pub(crate) use touch::Touch;
 
+/// The exit code of a run that SIGINT or SIGTERM ended, as shells count it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Whether the heap is churned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Churning {

@@ -7,7 +7,7 @@ use plimsoll_cache::Model;
 use plimsoll_cache::model::{discover, escape_path};
 
 use super::audience::bar;
-use crate::cli::Output;
+use crate::output::Output;
 use crate::synthetic;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
