@@ -334,7 +334,8 @@ pub fn steps(report: &Report) -> Table {
     ]);
     let baseline = report.baseline_rss_bytes.unwrap_or(0);
     for step in &report.steps {
-        let excess = step.rss_bytes as i64 - baseline as i64 - step.live_bytes as i64;
+        let above = i128::from(step.rss_bytes) - i128::from(baseline);
+        let excess = (above - i128::from(step.live_bytes)) as i64;
         table.row([
             step.step.to_string(),
             Size(step.rss_bytes).to_string(),

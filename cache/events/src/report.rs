@@ -136,8 +136,11 @@ impl Report {
 
     /// Folds an event in.
     pub fn fold(&mut self, event: &Event) {
-        self.missing_events += event.seq.saturating_sub(self.next_seq);
-        self.next_seq = event.seq + 1;
+        add(
+            &mut self.missing_events,
+            event.seq.saturating_sub(self.next_seq),
+        );
+        self.next_seq = event.seq.saturating_add(1);
         self.wall_seconds = self.wall_seconds.max(event.at_us as f64 / 1e6);
         match &event.kind {
             Kind::Opened(opened) => {
@@ -174,10 +177,10 @@ impl Report {
             }
             Kind::Tally(tally) => {
                 for (model, hits) in &tally.hits {
-                    self.hits += hits;
-                    self.model(model).hits += hits;
+                    add(&mut self.hits, *hits);
+                    add(&mut self.model(model).hits, *hits);
                 }
-                self.copied_bytes += tally.copied_bytes;
+                add(&mut self.copied_bytes, tally.copied_bytes);
             }
             Kind::Note { text } => self.notes.push(text.clone()),
             Kind::Closed(closed) => {
@@ -212,7 +215,10 @@ impl Report {
 
     fn sample(&mut self, sample: &Sample) {
         let process = &sample.snapshot.process;
-        let live = sample.memory.live_bytes + sample.memory.churn_bytes;
+        let live = sample
+            .memory
+            .live_bytes
+            .saturating_add(sample.memory.churn_bytes);
         self.live_peak_bytes = self.live_peak_bytes.max(live);
         self.rss_peak_bytes = self.rss_peak_bytes.max(process.hwm.bytes());
         let Some(rss) = process.rss.bytes() else {
@@ -253,8 +259,8 @@ impl Report {
             return;
         }
         self.loads += 1;
-        self.bytes_loaded += load.bytes;
-        self.recycled_bytes += load.recycled_bytes;
+        add(&mut self.bytes_loaded, load.bytes);
+        add(&mut self.recycled_bytes, load.recycled_bytes);
         let model = self.model(&load.model);
         model.loads += 1;
         model.load_seconds += seconds;
@@ -265,14 +271,14 @@ impl Report {
         if matches!(evict.reason, EvictReason::Room { .. }) {
             self.evictions_for_room += 1;
         }
-        self.freed_bytes += evict.freed_bytes;
+        add(&mut self.freed_bytes, evict.freed_bytes);
         self.snapshot_seconds += evict.snapshots_us as f64 / 1e6;
         self.returned(evict.returned);
         self.model(&evict.model).evictions += 1;
     }
 
     fn returned(&mut self, bytes: Metric) {
-        self.returned_bytes += bytes.bytes().unwrap_or(0);
+        add(&mut self.returned_bytes, bytes.bytes().unwrap_or(0));
         self.returned_exact &= matches!(bytes, Metric::Exact(_));
     }
 
@@ -283,6 +289,12 @@ impl Report {
     }
 }
 
+/// Adds up a number that a recording claims: an edited one must not overflow the report.
+fn add(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number);
+}
+
 fn difference(a: u64, b: u64) -> i64 {
-    i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX)
+    let difference = i128::from(a) - i128::from(b);
+    difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
