@@ -5,7 +5,6 @@
 
 use std::process::Command;
 
-use malloc_stats::Size;
 use plimsoll_events::Report;
 use plimsoll_profiles::builtin;
 use plimsoll_tui::table::{Align, Table};
@@ -25,12 +24,13 @@ const TRACE: &[&str] = &[
     "--json",
 ];
 
-/// jemalloc's default decay is 10 s, and an idle process decays only by what it still allocates.
+/// Profiles whose unused pages go back after a while, and how long that takes at most, in seconds.
+const DECAYING: [&str; 2] = ["jemalloc-default", "jemalloc-background-1s"];
 const SETTLE: &str = "12";
 
 /// Runs the trace with more options and reads its report.
 fn report(profile: &str, options: &[&str]) -> Result<Report, Failure> {
-    let settle = if profile.starts_with("jemalloc") {
+    let settle = if DECAYING.contains(&profile) {
         SETTLE
     } else {
         "0"
@@ -53,9 +53,8 @@ fn median(reports: &[Report], number: impl Fn(&Report) -> i64) -> i64 {
     values[values.len() / 2]
 }
 
-fn signed(bytes: i64) -> String {
-    let sign = if bytes < 0 { "-" } else { "" };
-    format!("{sign}{}", Size(bytes.unsigned_abs()))
+fn mib(bytes: i64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn table(title: &str, rounds: usize, options: &[&str]) -> Result<Vec<(String, i64)>, Failure> {
@@ -84,9 +83,9 @@ fn table(title: &str, rounds: usize, options: &[&str]) -> Result<Vec<(String, i6
         let milliseconds = median(&reports, |r| (r.load_seconds * 1e3) as i64);
         table.row([
             profile.name.clone(),
-            signed(kept),
-            signed(median(&reports, |r| r.excess_bytes.unwrap_or(i64::MAX))),
-            signed(median(&reports, peak)),
+            mib(kept),
+            mib(median(&reports, |r| r.excess_bytes.unwrap_or(i64::MAX))),
+            mib(median(&reports, peak)),
             median(&reports, |r| r.minor_faults as i64).to_string(),
             format!("{:.2}", milliseconds as f64 / 1e3),
         ]);
@@ -120,7 +119,7 @@ fn main() -> Result<(), Failure> {
         ("retained beyond churn alone", Align::Right),
     ]);
     for ((profile, beside), (_, alone)) in beside.into_iter().zip(alone) {
-        table.row([profile, signed(beside - alone)]);
+        table.row([profile, mib(beside - alone)]);
     }
     println!("\nAnonymous regions, churned, less churn alone\n{table}");
     Ok(())
