@@ -3,10 +3,11 @@
 
 use std::ffi::CString;
 
+use malloc_stats::provider::{Implementation, Provider};
 use malloc_stats::{Allocator, AllocatorKind, Setting, SettingGrade, Settings};
 
 use crate::knob::{Knob, Takes};
-use crate::profile::Profile;
+use crate::profile::{Profile, Reclaim};
 
 /// The allocator that serves and the settings of a profile, each with how well it is known to be
 /// in force. Called after [`apply`](crate::apply), while there is one thread: the probe of glibc's
@@ -17,17 +18,31 @@ pub fn in_force(profile: &Profile) -> Allocator {
     for (knob, requested) in profile.knobs() {
         settings.insert(knob.name, check(knob, requested));
     }
+    let works = match profile.reclaim {
+        Reclaim::None => true,
+        Reclaim::Trim => is_glibc(),
+        Reclaim::Purge => crate::serving() == AllocatorKind::Jemalloc,
+    };
     settings.insert(
         "reclaim",
         Setting {
             value: profile.reclaim.to_string(),
-            grade: SettingGrade::Verified,
+            grade: if works {
+                SettingGrade::Verified
+            } else {
+                SettingGrade::Refused
+            },
         },
     );
     Allocator {
         kind: crate::serving(),
         settings,
     }
+}
+
+/// Whether glibc implements `malloc` here, or something that was put before it.
+fn is_glibc() -> bool {
+    Provider::of_malloc().implementation == Implementation::Glibc
 }
 
 fn check(knob: &Knob, requested: &str) -> Setting {
@@ -46,6 +61,10 @@ fn check(knob: &Knob, requested: &str) -> Setting {
                 grade: SettingGrade::Refused,
             },
             None => requested_only,
+        },
+        AllocatorKind::Libc if !is_glibc() => Setting {
+            grade: SettingGrade::Refused,
+            ..requested_only
         },
         AllocatorKind::Libc if knob.name == "mmap_threshold" => {
             match requested.parse().ok().and_then(probe_mmap_threshold) {

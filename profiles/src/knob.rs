@@ -189,6 +189,15 @@ impl Knob {
     /// # Errors
     /// Says in words what the knob takes.
     pub fn parse(&self, value: &toml::Value) -> Result<String, String> {
+        let parsed = self.read(value)?;
+        let fits = |text: &str| text.parse::<libc::c_int>().is_ok();
+        if matches!(self.route, Route::Mallopt(_)) && !fits(&parsed) {
+            return Err(format!("takes at most {}, not {parsed}", libc::c_int::MAX));
+        }
+        Ok(parsed)
+    }
+
+    fn read(&self, value: &toml::Value) -> Result<String, String> {
         let wrong = || format!("takes {}, not {value}", self.takes());
         match (self.takes, value) {
             (Takes::Bytes, toml::Value::String(text)) => text

@@ -2,8 +2,9 @@
 //! by the environment it is started with.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use malloc_stats::AllocatorKind;
 
@@ -28,7 +29,7 @@ type Variable = (&'static str, Option<String>);
 /// Puts this process under a profile. Call it first thing in `main`, while there is one thread.
 ///
 /// Where the profile needs another allocator, or knobs that are read at start-up only, the program
-/// is executed again through `/proc/self/exe`, once, with the same arguments, working directory
+/// is executed again, once, with the same arguments, working directory
 /// and descriptors; the call then does not return. Inherited malloc settings that contradict the
 /// profile are removed in the same way, since `glibc-default` has to mean what it says.
 ///
@@ -76,7 +77,7 @@ fn in_force((name, value): &Variable) -> bool {
 
 fn execute_again(variables: &[Variable]) -> std::io::Error {
     let mut arguments = std::env::args_os();
-    let mut command = std::process::Command::new("/proc/self/exe");
+    let mut command = std::process::Command::new(own_path());
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
@@ -90,6 +91,17 @@ fn execute_again(variables: &[Variable]) -> std::io::Error {
         };
     }
     command.exec()
+}
+
+/// The path of this program as long as it leads to it, so that the process keeps the name that tools
+/// list it by; else the link that always does.
+fn own_path() -> PathBuf {
+    let link = PathBuf::from("/proc/self/exe");
+    let identity = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    match std::fs::read_link(&link) {
+        Ok(path) if identity(&path).is_some_and(|file| identity(&link) == Some(file)) => path,
+        _ => link,
+    }
 }
 
 /// The environment in which this program has to start for a profile.

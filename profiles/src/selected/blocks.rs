@@ -37,20 +37,33 @@ pub(crate) struct Gate {
     slots: AtomicPtr<Slot>,
 }
 
-pub(crate) static GATE: Gate = Gate {
-    base: AtomicUsize::new(0),
-    len: AtomicUsize::new(0),
-    granules: AtomicPtr::new(null_mut()),
-    slots: AtomicPtr::new(null_mut()),
-};
+pub(crate) static GATE: Gate = Gate::closed();
 
 impl Gate {
+    /// A gate that holds no address. A thread that frees a block while the window is published may
+    /// see its length beside this base, and blocks of programs at fixed addresses lie low: so the
+    /// base is one from which no user address is near, not zero.
+    const fn closed() -> Gate {
+        Gate {
+            base: AtomicUsize::new(1 << (usize::BITS - 1)),
+            len: AtomicUsize::new(0),
+            granules: AtomicPtr::new(null_mut()),
+            slots: AtomicPtr::new(null_mut()),
+        }
+    }
+
     /// Whether an address is of the window. Relaxed loads suffice: whoever holds a block of the
     /// window got it, directly or not, from the thread that published the gate.
     #[inline(always)]
     pub(crate) fn holds(&self, block: *mut u8) -> bool {
         (block as usize).wrapping_sub(self.base.load(Ordering::Relaxed))
             < self.len.load(Ordering::Relaxed)
+    }
+
+    /// The window's addresses: base and length.
+    pub(crate) fn range(&self) -> (usize, usize) {
+        let len = self.len.load(Ordering::Acquire);
+        (self.base.load(Ordering::Relaxed), len)
     }
 
     /// Opens the gate. Called once, with tables that live as long as the process.
@@ -81,7 +94,7 @@ impl Gate {
 }
 
 /// Counts an adopted block down. The last block of an orphaned span gives its pages back at once;
-/// the address space follows when the owner asks (see `Orphan::reclaim`).
+/// the addresses follow when the orphan is dropped, or at the next span after that.
 #[cold]
 pub(crate) fn release(block: *mut u8) {
     let slot = GATE.slot_of(block);
@@ -96,5 +109,19 @@ pub(crate) fn release(block: *mut u8) {
         // errno is left alone. Should it fail, the pages go when the addresses are reclaimed.
         let _ = unsafe { madvise(base as *mut _, len, Advice::LinuxDontNeed) };
         slot.blocks.store(ORPHANED | GIVEN_BACK, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_is_of_a_window_that_is_half_published() {
+        let gate = Gate::closed();
+        gate.len.store(1 << 40, Ordering::Relaxed);
+        for address in [0_usize, 16, 0x40_0000, 1 << 30, 1 << 39, 1 << 47, 1 << 56] {
+            assert!(!gate.holds(address as *mut u8));
+        }
     }
 }

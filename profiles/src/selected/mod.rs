@@ -17,6 +17,7 @@
 //! ```
 
 pub(crate) mod blocks;
+mod span;
 pub mod window;
 
 use std::alloc::{GlobalAlloc, Layout, System};

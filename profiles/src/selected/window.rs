@@ -6,13 +6,15 @@
 //! `ulimit -v` it halves until it fits, or is refused with the reason, and weights are copied when
 //! they become tensors.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::process::{Resource, getrlimit};
 
-use super::blocks::{GATE, GIVEN_BACK, GRANULE, ORPHANED, Slot};
+use super::blocks::{GATE, GIVEN_BACK, GRANULE, Slot};
+pub use super::span::{Orphan, Span};
 
 const SMALLEST: usize = 1 << 30;
 const DEFAULT_SMALLEST: usize = 64 << 30;
@@ -66,6 +68,16 @@ struct Space {
     cursor: usize,
     free_slots: Vec<u32>,
     used_slots: u32,
+    /// Spans that nobody owns any more and whose addresses are not free yet.
+    abandoned: Vec<Range>,
+}
+
+/// A span's addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    pub(super) slot: u32,
+    pub(super) base: usize,
+    pub(super) len: usize,
 }
 
 /// Maps anonymous memory that is never given back: a table of the window.
@@ -100,7 +112,18 @@ impl Window {
         if !GRANULE.is_multiple_of(page) {
             return Err(WindowError::PageSize { page });
         }
+        // Where address space is limited, half of the limit is for everything else.
+        let limit = getrlimit(Resource::As).current;
+        let half = limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit / 2).unwrap_or(usize::MAX)
+        });
         let mut len = wanted;
+        while len > half && len > 1 {
+            len /= 2;
+        }
+        if len < SMALLEST {
+            return Err(refused(SMALLEST, Errno::NOMEM));
+        }
         let reserved = loop {
             // SAFETY: a fresh mapping, not fixed. The extra granule allows aligning the start.
             let at = unsafe {
@@ -118,11 +141,19 @@ impl Window {
             }
         };
         let base = reserved.next_multiple_of(GRANULE);
-        let count = len / GRANULE;
-        let granules =
-            table(count * size_of::<AtomicU32>()).map_err(|error| refused(len, error))?;
-        let slots = table(MAX_SPANS * size_of::<Slot>()).map_err(|error| refused(len, error))?;
+        let granules_len = len / GRANULE * size_of::<AtomicU32>();
+        // One table after the other. The first is aligned for the second, since windows are powers
+        // of two, of a gigabyte at least.
+        let tables = table(granules_len + MAX_SPANS * size_of::<Slot>()).map_err(|error| {
+            // SAFETY: the mapping made above, which nobody knows yet.
+            let _ = unsafe { munmap(reserved as *mut _, len + GRANULE) };
+            refused(len, error)
+        })?;
+        let (granules, slots) = (tables, tables + granules_len);
         GATE.publish(base, len, granules as *mut AtomicU32, slots as *mut Slot);
+        // SAFETY: registers a function that makes one system call. Should there be no memory for
+        // that, a child can reach what it inherited of the weights, and nothing is worse.
+        unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) };
         Ok(Window {
             base,
             len,
@@ -132,6 +163,7 @@ impl Window {
                 cursor: 0,
                 free_slots: Vec::new(),
                 used_slots: 0,
+                abandoned: Vec::new(),
             }),
         })
     }
@@ -158,7 +190,8 @@ impl Window {
             .checked_next_multiple_of(page)
             .ok_or_else(full)?;
         let count = len.div_ceil(GRANULE);
-        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut space = self.space();
+        self.collect(&mut space);
         let first = self.find(space.cursor, count).ok_or_else(full)?;
         let slot = match space.free_slots.pop() {
             Some(slot) => slot,
@@ -177,12 +210,43 @@ impl Window {
         for granule in first..first + count {
             self.granule(granule).store(slot + 1, Ordering::Release);
         }
-        Ok(Span {
-            window: self,
-            slot,
-            base,
-            len,
-        })
+        Ok(Span::new(self, Range { slot, base, len }))
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees the addresses of abandoned spans whose last block is gone.
+    fn collect(&self, space: &mut Space) {
+        for range in std::mem::take(&mut space.abandoned) {
+            let gone = self.slot(range.slot).blocks.load(Ordering::Acquire) & GIVEN_BACK != 0;
+            if gone && unmap(range) {
+                self.free(space, range);
+            } else {
+                space.abandoned.push(range);
+            }
+        }
+    }
+
+    /// Takes back the addresses of a span that was dropped: now if they have no memory any more,
+    /// else when they are collected.
+    pub(super) fn take_back(&self, range: Range, without_memory: bool) {
+        let mut space = self.space();
+        if without_memory {
+            self.free(&mut space, range);
+        } else {
+            space.abandoned.push(range);
+        }
+    }
+
+    /// Makes the addresses of a range without memory free to be taken again.
+    fn free(&self, space: &mut Space, range: Range) {
+        let first = (range.base - self.base) / GRANULE;
+        for granule in first..first + range.len.div_ceil(GRANULE) {
+            self.granule(granule).store(0, Ordering::Release);
+        }
+        space.free_slots.push(range.slot);
     }
 
     /// The first run of `count` free granules at or after `from`, wrapping around once.
@@ -218,7 +282,7 @@ impl Window {
         unsafe { &*(self.granules as *const AtomicU32).add(index) }
     }
 
-    fn slot(&self, index: u32) -> &'static Slot {
+    pub(super) fn slot(&self, index: u32) -> &'static Slot {
         debug_assert!((index as usize) < MAX_SPANS);
         // SAFETY: the table holds `MAX_SPANS` entries, zeroed (valid for atomics), and lives as
         // long as the process.
@@ -238,156 +302,44 @@ fn wanted_len() -> usize {
         .next_power_of_two()
 }
 
-fn refused(tried: usize, error: rustix::io::Errno) -> WindowError {
+fn refused(tried: usize, error: Errno) -> WindowError {
     WindowError::Reserve {
         tried,
         reason: error.to_string(),
     }
 }
 
-/// A range of addresses of the window, owned. Its owner maps memory there and may hand blocks of it
-/// out as vectors; dropping the span unmaps what is there.
-///
-/// # Panics
-/// Dropping a span of which blocks are alive would leave them dangling. The span is leaked instead,
-/// memory and all: use [`Span::orphan`] to let go of one whose blocks may still be held.
-#[derive(Debug)]
-pub struct Span {
-    window: &'static Window,
-    slot: u32,
-    base: usize,
-    len: usize,
+/// Frees the memory of a range and merges it with the reservation, by mapping over it.
+pub(super) fn unmap(range: Range) -> bool {
+    // SAFETY: called for ranges that no span owns and of which no block is alive.
+    let unmapped = unsafe {
+        mmap_anonymous(
+            range.base as *mut _,
+            range.len,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
+        )
+    };
+    if unmapped.is_err() {
+        // At the limit of mappings: the memory goes, the addresses stay mapped for another try.
+        // SAFETY: as above.
+        let _ = unsafe { madvise(range.base as *mut _, range.len, Advice::LinuxDontNeed) };
+    }
+    unmapped.is_ok()
 }
 
-impl Span {
-    /// The first address.
-    #[must_use]
-    pub fn base(&self) -> NonNull<u8> {
-        NonNull::new(self.base as *mut u8).unwrap_or(NonNull::dangling())
-    }
-
-    /// Length in bytes, a multiple of the page size.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.len
-    }
-
-    /// How many adopted blocks of this span are alive.
-    #[must_use]
-    pub fn adopted(&self) -> u64 {
-        let blocks = self.window.slot(self.slot).blocks.load(Ordering::Acquire);
-        blocks & !(ORPHANED | GIVEN_BACK)
-    }
-
-    /// A vector of `len` elements over this span's memory at `offset` bytes. No copy is made; the
-    /// block counts as alive until the vector, or whatever it was turned into, is dropped.
-    ///
-    /// Capacity equals length, so growing copies into the ordinary heap. Returns `None` where
-    /// [`selected_is_installed`](crate::selected_is_installed) is false: freeing such a vector
-    /// would then crash.
-    ///
-    /// # Safety
-    /// `offset..offset + len * size_of::<T>()` must lie in the span, be mapped readable and
-    /// writable until the last block is gone, hold valid values of `T` (for number types: any
-    /// initialised bytes), and belong to no other vector or reference while this one lives.
-    #[must_use]
-    pub unsafe fn adopt<T: Copy + 'static>(&self, offset: usize, len: usize) -> Option<Vec<T>> {
-        let bytes = len.checked_mul(size_of::<T>())?;
-        if offset.checked_add(bytes)? > self.len || !super::selected_is_installed() {
-            return None;
-        }
-        let at = (self.base + offset) as *mut T;
-        if !at.is_aligned() {
-            return None;
-        }
-        if bytes == 0 {
-            // An empty vector is never freed, so it must not be counted.
-            return Some(Vec::new());
-        }
-        let slot = self.window.slot(self.slot);
-        slot.blocks.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: aligned and in range, as checked; initialised and unaliased, as the caller
-        // promises. Dropping it reaches `Selected::dealloc`, which knows the window.
-        Some(unsafe { Vec::from_raw_parts(at, len, len) })
-    }
-
-    /// Lets go of the span. With no block alive it comes straight back, still mapped; else the
-    /// memory lives until the last block is dropped, and goes back to the system at that moment.
-    ///
-    /// # Errors
-    /// Not a failure: `Err` holds the orphan to be reclaimed later.
-    pub fn orphan(self) -> Result<Span, Orphan> {
-        let slot = self.window.slot(self.slot);
-        let before = slot.blocks.fetch_or(ORPHANED, Ordering::AcqRel);
-        if before == 0 {
-            slot.blocks.store(0, Ordering::Release);
-            Ok(self)
-        } else {
-            Err(Orphan { span: self })
-        }
-    }
-}
-
-impl Drop for Span {
-    fn drop(&mut self) {
-        let slot = self.window.slot(self.slot);
-        let before = slot.blocks.fetch_or(ORPHANED, Ordering::AcqRel);
-        if before != 0 && before & GIVEN_BACK == 0 {
-            // Blocks are alive, or the last one is giving the pages back at this moment. The memory
-            // goes back without us; only the addresses stay taken.
-            return;
-        }
-        // SAFETY: the range is this span's own and no block of it is alive. Mapping over it frees
-        // its pages and merges it with the reservation.
-        let unmapped = unsafe {
-            mmap_anonymous(
-                self.base as *mut _,
-                self.len,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
-            )
-        };
-        if unmapped.is_err() {
-            // The addresses still hold a mapping: keep them out of use.
-            return;
-        }
-        let first = (self.base - self.window.base) / GRANULE;
-        let mut space = self
-            .window
-            .space
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for granule in first..first + self.len.div_ceil(GRANULE) {
-            self.window.granule(granule).store(0, Ordering::Release);
-        }
-        space.free_slots.push(self.slot);
-    }
-}
-
-/// A span whose owner has let go of it while blocks of it were alive.
-#[derive(Debug)]
-pub struct Orphan {
-    span: Span,
-}
-
-impl Orphan {
-    /// How many blocks still hold it.
-    #[must_use]
-    pub fn adopted(&self) -> u64 {
-        self.span.adopted()
-    }
-
-    /// Bytes of address space, all of which count as memory while a block is alive.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.span.bytes()
-    }
-
-    /// Whether the last block is gone and the memory is back with the system. After that, dropping
-    /// the orphan frees its addresses.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let slot = self.span.window.slot(self.span.slot);
-        slot.blocks.load(Ordering::Acquire) & GIVEN_BACK != 0
-    }
+/// In a child of `fork` the window is empty, and reserved: what lay in it is the parent's. Parts that
+/// the child did not inherit would else be gaps in which its allocator maps blocks of its own, which
+/// then pass for adopted ones.
+extern "C" fn close_in_child() {
+    let (base, len) = GATE.range();
+    // SAFETY: the addresses are the window's, and the child has one thread, which is in `fork`.
+    let _ = unsafe {
+        mmap_anonymous(
+            base as *mut _,
+            len,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
+        )
+    };
 }
