@@ -5,7 +5,11 @@ use std::time::Duration;
 use malloc_stats::{Metric, Size};
 use plimsoll_events::{Event, EvictReason, Kind, Point, RefuseReason};
 
-use crate::paint::{Paint, Tone, safe};
+use crate::paint::{Paint, Tone, padded, safe, shortened};
+
+/// Columns of a model's name, and of the names it made room for.
+const NAME: usize = 24;
+const NAMES: usize = 40;
 
 /// The columns of the lines, to be printed above them.
 #[must_use]
@@ -26,9 +30,9 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
     let row = |what: &str, tone: Tone, model: &str, cells: [String; 6], why: &str| {
         let [bytes, took, rss, recycled, freed, returned] = cells;
         format!(
-            "{at:>8}  {} {:<24} {bytes:>10} {took:>9} {rss:>10} {recycled:>10} {freed:>10} {returned:>10}{why}",
+            "{at:>8}  {} {} {bytes:>10} {took:>9} {rss:>10} {recycled:>10} {freed:>10} {returned:>10}{why}",
             paint.tone(tone, &format!("{what:<6}")),
-            shortened(&safe(model), 24),
+            padded(&shortened(&safe(model), NAME), NAME),
         )
     };
     let none = || "-".to_owned();
@@ -68,7 +72,9 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
         }
         Kind::Evict(evict) => {
             let why = match &evict.reason {
-                EvictReason::Room { wanted_for, .. } => format!("  for {}", joined(wanted_for)),
+                EvictReason::Room { wanted_for, .. } => {
+                    format!("  for {}", shortened(&joined(wanted_for), NAMES))
+                }
                 EvictReason::Dropped => "  dropped".to_owned(),
                 EvictReason::Cleared => "  cleared".to_owned(),
             };
@@ -83,7 +89,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 Tone::Warn,
                 &evict.model,
                 [
-                    size(evict.freed_bytes),
+                    size(evict.bytes),
                     seconds(evict.took_us),
                     evict.after.process.rss.to_string(),
                     size(evict.recycled_bytes),
@@ -106,9 +112,9 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 Size(refuse.pinned_bytes)
             );
             Some(format!(
-                "{at:>8}  {} {:<24} {text}",
+                "{at:>8}  {} {} {text}",
                 paint.tone(Tone::Bad, "REFUSE"),
-                shortened(&joined(&refuse.models), 24),
+                padded(&shortened(&joined(&refuse.models), NAME), NAME),
             ))
         }
         Kind::Note { text } => Some(format!(
@@ -139,14 +145,6 @@ fn joined(models: &[String]) -> String {
         .map(|model| safe(model))
         .collect::<Vec<_>>()
         .join(" + ")
-}
-
-fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width - 2).collect();
-    format!("{kept}..")
 }
 
 fn clock(time: Duration) -> String {

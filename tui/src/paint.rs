@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// What a piece of text means. The colour follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
@@ -96,6 +98,35 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The same for a message of several lines, which stay lines.
+#[must_use]
+pub fn safe_lines(text: &str) -> String {
+    text.split('\n').map(safe).collect::<Vec<_>>().join("\n")
+}
+
+/// Text cut to so many columns, with a mark where something is missing.
+#[must_use]
+pub fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
+    if text.width() <= columns {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::new();
+    for c in text.chars() {
+        if kept.width() + c.width().unwrap_or(0) + 2 > columns {
+            break;
+        }
+        kept.push(c);
+    }
+    Cow::Owned(kept + "..")
+}
+
+/// Text followed by spaces up to so many columns.
+#[must_use]
+pub fn padded(text: &str, columns: usize) -> String {
+    let missing = columns.saturating_sub(text.width());
+    format!("{text}{}", " ".repeat(missing))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +135,12 @@ mod tests {
     fn a_name_from_a_file_cannot_move_the_cursor() {
         assert_eq!(safe("a\x1b[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert!(matches!(safe("plain"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn columns_are_counted_and_not_characters() {
+        assert_eq!(padded("模型", 6), "模型  ");
+        assert_eq!(shortened("模型模型", 7), "模型..");
+        assert_eq!(shortened("four", 4), "four");
     }
 }

@@ -6,8 +6,12 @@ use malloc_stats::{SettingGrade, Size};
 use plimsoll_events::Report;
 
 use crate::chart::sparkline;
-use crate::paint::{Paint, Tone, safe};
+use crate::decision::seconds;
+use crate::paint::{Paint, Tone, safe, shortened};
 use crate::table::{Align, Table};
+
+/// Columns of a model's name in a table.
+const LONGEST_NAME: usize = 40;
 
 /// Below this, memory that stays is not worth a word: the program's own tables and stacks.
 const NEGLIGIBLE: i64 = 16 << 20;
@@ -26,9 +30,9 @@ fn write(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::Result {
     writeln!(
         out,
         "  profile {}, allocator {}, storage {}",
-        safe(&report.profile),
-        safe(&report.allocator),
-        safe(&report.storage)
+        named(&report.profile),
+        named(&report.allocator),
+        named(&report.storage)
     )?;
     if let Some(allocator) = &report.settings {
         for (knob, setting) in allocator.settings.iter() {
@@ -56,10 +60,23 @@ fn write(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::Result {
     for note in &report.notes {
         writeln!(out, "{} {}", paint.tone(Tone::Warn, "note:"), safe(note))?;
     }
+    for known in &report.errors {
+        let what = format!("{} (`{}`, {} times)", known.error, known.model, known.count);
+        writeln!(out, "{} {}", paint.tone(Tone::Bad, "error:"), safe(&what))?;
+    }
     for (tone, sentence) in verdict(report) {
         writeln!(out, "{} {sentence}", paint.tone(tone, "verdict:"))?;
     }
     Ok(())
+}
+
+/// A name, or a word for its absence: a recording may have lost its beginning.
+fn named(name: &str) -> std::borrow::Cow<'_, str> {
+    if name.is_empty() {
+        "n/a".into()
+    } else {
+        safe(name)
+    }
 }
 
 fn write_models(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::Result {
@@ -75,6 +92,7 @@ fn write_models(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::R
         ("hits", Align::Right),
         ("evictions", Align::Right),
         ("refusals", Align::Right),
+        ("failed", Align::Right),
         ("GB/s", Align::Right),
     ];
     if with_checksums {
@@ -90,13 +108,14 @@ fn write_models(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::R
         };
         let checksum = report.model_checksums.get(&model.model.name);
         table.row([
-            format!("  {}", safe(&model.model.name)),
+            format!("  {}", shortened(&safe(&model.model.name), LONGEST_NAME)),
             Size(model.model.bytes).to_string(),
             model.model.tensors.to_string(),
             model.loads.to_string(),
             model.hits.to_string(),
             model.evictions.to_string(),
             model.refusals.to_string(),
+            model.failed_loads.to_string(),
             rate,
             checksum.cloned().unwrap_or_default(),
         ]);
@@ -214,9 +233,9 @@ fn write_numbers(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::
     row(
         "loaded",
         format!(
-            "{} in {:.2} s",
+            "{} in {}",
             Size(report.bytes_loaded),
-            report.load_seconds
+            seconds((report.load_seconds * 1e6) as u64)
         ),
         rate,
     );
@@ -234,14 +253,14 @@ fn write_numbers(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::
     );
     row(
         "snapshots",
-        format!("{:.2} ms", report.snapshot_seconds * 1e3),
+        seconds((report.snapshot_seconds * 1e6) as u64),
         report.snapshot_share().map_or(String::new(), |share| {
             format!("{:.2} % of load time", share * 100.0)
         }),
     );
     row(
         "wall",
-        format!("{:.2} s", report.wall_seconds),
+        seconds((report.wall_seconds * 1e6) as u64),
         String::new(),
     );
     if let Some(checksum) = &report.checksum {
@@ -269,17 +288,16 @@ pub fn verdict(report: &Report) -> Vec<(Tone, String)> {
         sentences.push((Tone::Warn, what));
     }
     if report.missing_events > 0 {
-        let what = format!(
-            "{} events are missing from the stream",
-            report.missing_events
-        );
+        let what = format!("events missing from the stream: {}", report.missing_events);
         sentences.push((Tone::Warn, what));
     }
     let live = Size(report.live_peak_bytes);
     match report.retained_bytes {
         Some(kept) if kept > NEGLIGIBLE.max((report.live_peak_bytes / 50) as i64) => {
+            // The cause and the cure are glibc's: a preloaded allocator has others.
+            let is_glibc = report.allocator.starts_with("glibc");
             let advice = match (report.storage.as_str(), report.profile.as_str()) {
-                ("heap", "glibc-default") => {
+                ("heap", "glibc-default") if is_glibc => {
                     "; small live blocks pin freed ones below them: try `--profile \
                      glibc-mmap-1m-trim`, or `--storage anonymous`"
                 }
@@ -294,6 +312,9 @@ pub fn verdict(report: &Report) -> Vec<(Tone, String)> {
                 Size(kept.unsigned_abs())
             );
             sentences.push((Tone::Bad, what));
+        }
+        Some(_) if report.live_peak_bytes == 0 => {
+            sentences.push((Tone::Warn, "nothing was ever loaded".to_owned()));
         }
         Some(kept) => {
             let what = format!(
@@ -314,10 +335,13 @@ pub fn verdict(report: &Report) -> Vec<(Tone, String)> {
         sentences.push((Tone::Warn, what));
     }
     if report.failed_loads > 0 {
-        sentences.push((Tone::Bad, format!("{} loads failed", report.failed_loads)));
+        sentences.push((
+            Tone::Bad,
+            format!("loads that failed: {}", report.failed_loads),
+        ));
     }
     if report.refusals > 0 {
-        let what = format!("{} leases were refused", report.refusals);
+        let what = format!("leases refused: {}", report.refusals);
         sentences.push((Tone::Warn, what));
     }
     sentences
@@ -335,7 +359,8 @@ pub fn steps(report: &Report) -> Table {
     let baseline = report.baseline_rss_bytes.unwrap_or(0);
     for step in &report.steps {
         let above = i128::from(step.rss_bytes) - i128::from(baseline);
-        let excess = (above - i128::from(step.live_bytes)) as i64;
+        let excess = above - i128::from(step.live_bytes);
+        let excess = excess.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         table.row([
             step.step.to_string(),
             Size(step.rss_bytes).to_string(),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use unicode_width::UnicodeWidthStr;
+
 /// On which side a column is flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
@@ -46,11 +48,10 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |text: &str| text.chars().count();
-        let mut widths: Vec<usize> = self.columns.iter().map(|(name, _)| width(name)).collect();
+        let mut widths: Vec<usize> = self.columns.iter().map(|(name, _)| name.width()).collect();
         for row in &self.rows {
             for (at, cell) in row.iter().enumerate() {
-                widths[at] = widths[at].max(width(cell));
+                widths[at] = widths[at].max(cell.width());
             }
         }
         let names: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
@@ -60,7 +61,7 @@ impl fmt::Display for Table {
                 if at > 0 {
                     line.push_str("  ");
                 }
-                let pad = " ".repeat(widths[at] - width(cell));
+                let pad = " ".repeat(widths[at] - cell.width());
                 match self.columns[at].1 {
                     Align::Left => line.extend([cell.as_str(), &pad]),
                     Align::Right => line.extend([pad.as_str(), cell]),

@@ -90,6 +90,8 @@ pub struct Evict {
     /// Why.
     #[serde(flatten)]
     pub reason: EvictReason,
+    /// Bytes of weights.
+    pub bytes: u64,
     /// Bytes that its memory counted against the budget.
     pub freed_bytes: u64,
     /// The part whose pages wait to become the next model's.
@@ -103,13 +105,21 @@ pub struct Evict {
     pub took_us: u64,
     /// What the two snapshots cost, microseconds.
     pub snapshots_us: u64,
-    /// All models that were in the tier, with their scores and why each was skipped.
+    /// The models that were in the tier, with their scores and why each was skipped: all victims
+    /// and, of the others, those that would have gone next.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub considered: Vec<Candidate>,
+    /// How many more were considered and are not listed.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub considered_besides: u64,
     /// Memory before.
     pub before: Snapshot,
     /// Memory after.
     pub after: Snapshot,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a lease was refused.

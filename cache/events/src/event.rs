@@ -146,13 +146,17 @@ pub struct Tally {
     /// Bytes of those copies.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub copied_bytes: u64,
+    /// Bytes of recycled pages that went back to the system because the lease they were kept for
+    /// did not come to its load.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub gave_back_bytes: u64,
 }
 
 impl Tally {
     /// Whether there is nothing to tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hits.is_empty() && self.copied_tensors == 0
+        self.hits.is_empty() && self.copied_tensors == 0 && self.gave_back_bytes == 0
     }
 }
 

@@ -26,7 +26,7 @@ mod stream;
 pub use decision::{Candidate, Evict, EvictReason, Load, Refuse, RefuseReason, Skipped};
 pub use event::{Closed, Event, Kind, Memory, ModelSeen, Opened, Point, Sample, Sink, Tally};
 pub use record::{ReadError, Recorder, Replay};
-pub use report::Report;
+pub use report::{ErrorReport, Report};
 pub use stream::Stream;
 
 /// The version of the stream, in every event.

@@ -1,6 +1,6 @@
 //! The report: a fold over the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use malloc_stats::{Allocator, Metric};
 use serde::{Deserialize, Serialize};
@@ -84,15 +84,38 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     /// Resident above the baseline, and live, after each step.
     pub steps: Vec<StepReport>,
+    /// What went wrong with loads, each error once with how often it came.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<ErrorReport>,
     /// Sentences worth reading.
     pub notes: Vec<String>,
     /// Events that are missing from the stream.
     pub missing_events: u64,
+    /// Where each model is in `models`.
+    #[serde(skip)]
+    index: HashMap<String, usize>,
     #[serde(skip)]
     next_seq: u64,
     #[serde(skip)]
     baseline_faults: u64,
 }
+
+/// An error of loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// The model.
+    pub model: String,
+    /// The error, in words.
+    pub error: String,
+    /// How often it came.
+    pub count: u64,
+}
+
+/// More distinct errors than this are counted as loads that failed, and not kept.
+const MOST_ERRORS: usize = 100;
+
+/// More notes than this nobody reads.
+const MOST_NOTES: usize = 100;
 
 /// What happened to one model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -106,6 +129,8 @@ pub struct ModelReport {
     pub hits: u64,
     /// How often it was evicted.
     pub evictions: u64,
+    /// How often its load failed.
+    pub failed_loads: u64,
     /// How often a lease with it was refused.
     pub refusals: u64,
     /// Seconds spent loading it.
@@ -144,6 +169,10 @@ impl Report {
         self.wall_seconds = self.wall_seconds.max(event.at_us as f64 / 1e6);
         match &event.kind {
             Kind::Opened(opened) => {
+                if !self.program.is_empty() {
+                    let note = "more than one stream is in this recording; numbers are of all";
+                    self.note(note.to_owned());
+                }
                 self.program.clone_from(&opened.program);
                 self.profile.clone_from(&opened.profile);
                 self.storage.clone_from(&opened.storage);
@@ -170,9 +199,7 @@ impl Report {
                         malloc_stats::size::Size(refuse.asked_bytes),
                         malloc_stats::size::Size(refuse.budget_bytes)
                     );
-                    if !self.notes.contains(&note) {
-                        self.notes.push(note);
-                    }
+                    self.note(note);
                 }
             }
             Kind::Tally(tally) => {
@@ -181,8 +208,9 @@ impl Report {
                     add(&mut self.model(model).hits, *hits);
                 }
                 add(&mut self.copied_bytes, tally.copied_bytes);
+                add(&mut self.returned_bytes, tally.gave_back_bytes);
             }
-            Kind::Note { text } => self.notes.push(text.clone()),
+            Kind::Note { text } => self.note(text.clone()),
             Kind::Closed(closed) => {
                 self.complete = !closed.interrupted;
                 self.checksum.clone_from(&closed.checksum);
@@ -196,11 +224,8 @@ impl Report {
     }
 
     fn model(&mut self, name: &str) -> &mut ModelReport {
-        let at = self
-            .models
-            .iter()
-            .position(|model| model.model.name == name);
-        let at = at.unwrap_or_else(|| {
+        let at = self.index.get(name).copied().unwrap_or_else(|| {
+            self.index.insert(name.to_owned(), self.models.len());
             self.models.push(ModelReport {
                 model: ModelSeen {
                     name: name.to_owned(),
@@ -211,6 +236,12 @@ impl Report {
             self.models.len() - 1
         });
         &mut self.models[at]
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) && self.notes.len() < MOST_NOTES {
+            self.notes.push(note);
+        }
     }
 
     fn sample(&mut self, sample: &Sample) {
@@ -254,8 +285,10 @@ impl Report {
         self.snapshot_seconds += load.snapshots_us as f64 / 1e6;
         self.load_seconds += seconds;
         self.returned(load.gave_back);
-        if load.error.is_some() {
+        if let Some(error) = &load.error {
             self.failed_loads += 1;
+            self.model(&load.model).failed_loads += 1;
+            self.error(&load.model, error);
             return;
         }
         self.loads += 1;
@@ -264,6 +297,19 @@ impl Report {
         let model = self.model(&load.model);
         model.loads += 1;
         model.load_seconds += seconds;
+    }
+
+    fn error(&mut self, model: &str, error: &str) {
+        let same = |known: &ErrorReport| known.model == model && known.error == error;
+        if let Some(at) = self.errors.iter().position(same) {
+            self.errors[at].count += 1;
+        } else if self.errors.len() < MOST_ERRORS {
+            self.errors.push(ErrorReport {
+                model: model.to_owned(),
+                error: error.to_owned(),
+                count: 1,
+            });
+        }
     }
 
     fn evict(&mut self, evict: &Evict) {
@@ -285,7 +331,8 @@ impl Report {
     /// What snapshots cost, as a share of the time spent loading.
     #[must_use]
     pub fn snapshot_share(&self) -> Option<f64> {
-        (self.load_seconds > 0.0).then(|| self.snapshot_seconds / self.load_seconds)
+        (self.loads > 0 && self.load_seconds > 0.0)
+            .then(|| self.snapshot_seconds / self.load_seconds)
     }
 }
 

@@ -62,6 +62,7 @@ fn kinds(n: u64) -> Vec<Kind> {
             hits: [("m".to_owned(), n)].into(),
             copied_tensors: n,
             copied_bytes: n,
+            gave_back_bytes: n,
         }),
         Kind::Evict(Box::new(Evict {
             model: "m".into(),
@@ -71,6 +72,7 @@ fn kinds(n: u64) -> Vec<Kind> {
                 asked_bytes: n,
                 free_bytes: n,
             },
+            bytes: n,
             freed_bytes: n,
             recycled_bytes: n,
             held_bytes: n,
@@ -83,6 +85,7 @@ fn kinds(n: u64) -> Vec<Kind> {
                 score: Some(1.5),
                 skipped: Some(Skipped::Leased { leases: 3 }),
             }],
+            considered_besides: n,
             before: snapshot.clone(),
             after: snapshot,
         })),
