@@ -58,8 +58,7 @@ impl Brackets {
             Snapshots::Full => Depth::Full,
             Snapshots::Auto => {
                 let Some(cost) = self.reader.last_full_cost() else {
-                    // Not known yet. The first one measures it.
-                    return Depth::Full;
+                    return Depth::Bracket;
                 };
                 let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
                 let rate = if pace.loaded_bytes > 0 && !pace.loading.is_zero() {

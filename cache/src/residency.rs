@@ -56,7 +56,9 @@ impl Phase {
         let phase = self;
         match (phase, input) {
             (Phase::Absent, Input::Claim) => Ok(Phase::Loading { claims: 1 }),
-            (Phase::Loading { claims }, Input::Claim) => Ok(Phase::Loading { claims: claims + 1 }),
+            (Phase::Loading { claims }, Input::Claim) if claims < u32::MAX => {
+                Ok(Phase::Loading { claims: claims + 1 })
+            }
             (Phase::Loading { claims }, Input::Unclaim) if claims > 0 => {
                 Ok(Phase::Loading { claims: claims - 1 })
             }
@@ -66,6 +68,91 @@ impl Phase {
             (Phase::Evicting, Input::Evicted) => Ok(Phase::Absent),
             (Phase::Resident, Input::Claim) => Ok(Phase::Resident),
             _ => Err(Impossible { phase, input }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 6] = [
+        Phase::Absent,
+        Phase::Loading { claims: 0 },
+        Phase::Loading { claims: 1 },
+        Phase::Loading { claims: u32::MAX },
+        Phase::Resident,
+        Phase::Evicting,
+    ];
+
+    const INPUTS: [Input; 6] = [
+        Input::Claim,
+        Input::Unclaim,
+        Input::Loaded,
+        Input::Failed,
+        Input::Evict,
+        Input::Evicted,
+    ];
+
+    #[test]
+    fn what_may_follow_is_this_and_nothing_else() {
+        use Input::*;
+        use Phase::*;
+        let allowed = [
+            (Absent, Claim, Loading { claims: 1 }),
+            (Loading { claims: 0 }, Claim, Loading { claims: 1 }),
+            (Loading { claims: 1 }, Claim, Loading { claims: 2 }),
+            (Loading { claims: 1 }, Unclaim, Loading { claims: 0 }),
+            (
+                Loading { claims: u32::MAX },
+                Unclaim,
+                Loading {
+                    claims: u32::MAX - 1,
+                },
+            ),
+            (Loading { claims: 0 }, Loaded, Resident),
+            (Loading { claims: 1 }, Loaded, Resident),
+            (Loading { claims: u32::MAX }, Loaded, Resident),
+            (Loading { claims: 0 }, Failed, Absent),
+            (Loading { claims: 1 }, Failed, Absent),
+            (Loading { claims: u32::MAX }, Failed, Absent),
+            (Resident, Claim, Resident),
+            (Resident, Evict, Evicting),
+            (Evicting, Evicted, Absent),
+        ];
+        for phase in PHASES {
+            for input in INPUTS {
+                let wanted = allowed
+                    .iter()
+                    .find(|(from, on, _)| (*from, *on) == (phase, input))
+                    .map(|(.., to)| *to)
+                    .ok_or(Impossible { phase, input });
+                assert_eq!(phase.after(input), wanted, "{phase:?} {input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_phase_can_be_reached_and_left_again() {
+        let mut reached = vec![Phase::Absent];
+        let mut at = 0;
+        while at < reached.len() {
+            for input in INPUTS {
+                let next = reached[at].after(input);
+                let within = !matches!(next, Ok(Phase::Loading { claims }) if claims > 2);
+                if let Ok(next) = next
+                    && within
+                    && !reached.contains(&next)
+                {
+                    reached.push(next);
+                }
+            }
+            at += 1;
+        }
+        assert_eq!(reached.len(), 6, "{reached:?}");
+        for phase in reached {
+            let onward = [Input::Failed, Input::Evict, Input::Evicted, Input::Claim];
+            assert!(onward.iter().any(|input| phase.after(*input).is_ok()));
         }
     }
 }

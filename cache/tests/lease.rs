@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use plimsoll_cache::model::TensorInfo;
 use plimsoll_cache::{Error, LoadError, LoadObserver, Model, Storage};
-use plimsoll_events::{EvictReason, Kind};
+use plimsoll_events::{Event, EvictReason, Kind, Sink, Stream};
 use support::{Folder, MIB, cache, verify};
 
 #[global_allocator]
@@ -302,6 +302,34 @@ fn clear_says_what_it_could_not_drop() {
     let cleared = cache.clear();
     assert_eq!(cleared.evicted, ["b"]);
     assert_eq!(cleared.leased, [("a".to_owned(), 1)]);
+}
+
+/// Is in no hurry when it is told of an eviction.
+struct SlowSink(std::sync::Barrier);
+
+impl Sink for SlowSink {
+    fn event(&self, event: &Event) {
+        if matches!(event.kind, Kind::Evict(_)) {
+            self.0.wait();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn evict_returns_when_the_model_is_gone_whoever_evicts_it() {
+    let folder = Folder::new();
+    let model = folder.model("a", MIB);
+    let sink = Arc::new(SlowSink(std::sync::Barrier::new(2)));
+    let stream = Stream::new(Arc::clone(&sink) as Arc<dyn Sink>);
+    let (cache, _) = cache(|builder| builder.ram(2 * MIB).stream(stream));
+    drop(cache.lease([&model]).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(cache.evict(&model)));
+        sink.0.wait();
+        assert!(cache.evict(&model));
+        assert_eq!(cache.usage().used_bytes, 0);
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use malloc_stats::size::Size;
 use plimsoll_events::{EvictReason, Kind, Refuse, RefuseReason};
 
 use super::entry::Entry;
+use super::evict::Leaving;
 use super::ledger::Ledger;
 use super::loading::{Loading, Outcome};
 use super::shared::Shared;
@@ -41,15 +42,43 @@ impl Wait {
     }
 }
 
-/// What an admitted lease has to do before it is whole.
-#[derive(Default)]
-struct Admitted {
+/// What an admitted lease has claimed. Dropping it lets go of all of it, however far the lease came
+/// and whatever ended it: an error, or a panic of an observer or a sink.
+struct Claims<'a> {
+    shared: &'a Shared,
     /// Pinned already.
     inside: Vec<Arc<Entry>>,
     /// Ours to load.
     to_load: Vec<(Arc<Entry>, Arc<Loading>)>,
     /// Being loaded by others, claimed.
     joined: Vec<(Arc<Entry>, Arc<Loading>)>,
+}
+
+impl Claims<'_> {
+    /// The lease is whole: every claim is a pin, which from here on is the lease's.
+    fn keep(mut self) {
+        self.inside.clear();
+        self.to_load.clear();
+        self.joined.clear();
+    }
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        for entry in &self.inside {
+            self.shared.leave(entry);
+        }
+        for (entry, loading) in &self.to_load {
+            match loading.outcome() {
+                None => self.shared.withdraw(entry, loading),
+                Some(Outcome::Loaded) => self.shared.leave(entry),
+                Some(Outcome::Failed(_) | Outcome::Withdrawn) => {}
+            }
+        }
+        for (entry, loading) in &self.joined {
+            self.shared.unclaim(entry, loading);
+        }
+    }
 }
 
 impl Shared {
@@ -60,13 +89,13 @@ impl Shared {
         wait: Wait,
     ) -> Result<Lease, Error> {
         loop {
-            let admitted = self.reserve(&entries, wait)?;
-            let loaded: Vec<usize> = admitted
+            let claims = self.reserve(&entries, wait)?;
+            let loaded: Vec<usize> = claims
                 .to_load
                 .iter()
                 .map(|(entry, _)| entry.index)
                 .collect();
-            match self.fulfil(admitted)? {
+            match self.fulfil(claims)? {
                 Fulfilled::Whole => {
                     let now = self.now_ns();
                     for entry in &entries {
@@ -80,11 +109,19 @@ impl Shared {
     }
 
     /// Reserves every byte that the lease needs, evicting for it where that helps.
-    fn reserve(&self, entries: &[Arc<Entry>], wait: Wait) -> Result<Admitted, Error> {
-        let asked: u64 = entries.iter().map(|entry| entry.charge).sum();
-        if asked > self.budget {
-            return Err(self.refuse(entries, RefuseReason::ExceedsBudget, asked, wait));
-        }
+    fn reserve(&self, entries: &[Arc<Entry>], wait: Wait) -> Result<Claims<'_>, Error> {
+        // Files can claim sizes whose sum overflows: that exceeds any budget. Within a budget none
+        // of the sums below can.
+        let asked = entries
+            .iter()
+            .try_fold(0_u64, |sum, entry| sum.checked_add(entry.charge));
+        let asked = match asked {
+            Some(asked) if asked <= self.budget => asked,
+            beyond => {
+                let asked = beyond.unwrap_or(u64::MAX);
+                return Err(self.refuse(entries, RefuseReason::ExceedsBudget, asked, wait));
+            }
+        };
         let mut place = Place {
             shared: self,
             ticket: self.ledger().enqueue(),
@@ -105,17 +142,18 @@ impl Shared {
                     .sum();
                 let free = self.budget.saturating_sub(ledger.used());
                 if missing <= free {
-                    let admitted = take(&mut ledger, entries);
+                    let claims = self.take(&mut ledger, entries);
                     drop(ledger);
                     place.hand_over(missing);
-                    return Ok(admitted);
+                    return Ok(claims);
                 }
                 let needed = missing - free;
                 if let Some(choice) = ledger.choose_victims(needed, entries, self.policy.as_ref()) {
-                    for victim in &choice.victims {
-                        let stepped = ledger.step(victim, Input::Evict);
-                        debug_assert!(stepped.is_ok());
-                    }
+                    let victims: Vec<Leaving> = choice
+                        .victims
+                        .into_iter()
+                        .map(|victim| Leaving::begin(self, &mut ledger, victim))
+                        .collect();
                     drop(ledger);
                     place.expect(missing);
                     let reason = EvictReason::Room {
@@ -123,8 +161,8 @@ impl Shared {
                         asked_bytes: missing,
                         free_bytes: free,
                     };
-                    for victim in &choice.victims {
-                        self.evict(victim, &reason, &choice.considered);
+                    for victim in victims {
+                        self.evict(victim, &reason, &choice.considered, choice.besides);
                     }
                     ledger = self.ledger();
                     continue;
@@ -150,41 +188,68 @@ impl Shared {
         }
     }
 
+    /// Claims every model of a lease, in one step under the lock.
+    fn take(&self, ledger: &mut Ledger, entries: &[Arc<Entry>]) -> Claims<'_> {
+        let mut claims = Claims {
+            shared: self,
+            inside: Vec::new(),
+            to_load: Vec::new(),
+            joined: Vec::new(),
+        };
+        for entry in entries {
+            let before = ledger.phase(entry);
+            let stepped = ledger.step(entry, Input::Claim);
+            debug_assert!(stepped.is_ok(), "a model on its way out was claimed");
+            match before {
+                Phase::Resident => {
+                    // Doors are shut only under this lock, and this one's model is resident.
+                    let entered = entry.pins.enter();
+                    debug_assert!(entered);
+                    claims.inside.push(Arc::clone(entry));
+                }
+                Phase::Loading { .. } => {
+                    if let Some(loading) = ledger.load_of(entry) {
+                        claims.joined.push((Arc::clone(entry), loading));
+                    }
+                }
+                Phase::Absent | Phase::Evicting => {
+                    let loading = ledger.begin_load(entry);
+                    claims.to_load.push((Arc::clone(entry), loading));
+                }
+            }
+        }
+        claims
+    }
+
     /// Loads what is ours, then waits for what others load.
-    fn fulfil(&self, admitted: Admitted) -> Result<Fulfilled, Error> {
-        let Admitted {
-            mut inside,
-            to_load,
-            joined,
-        } = admitted;
-        let mut failure = None;
-        for (entry, loading) in to_load {
-            if failure.is_some() {
-                self.withdraw(&entry, &loading);
-                continue;
-            }
-            match self.load(&entry, &loading) {
-                Ok(()) => inside.push(entry),
-                Err(error) => failure = Some(error),
+    fn fulfil(&self, claims: Claims<'_>) -> Result<Fulfilled, Error> {
+        for (entry, loading) in &claims.to_load {
+            self.load(entry, loading)?;
+        }
+        for (_, loading) in &claims.joined {
+            match self.join(loading) {
+                Outcome::Loaded => {}
+                Outcome::Failed(error) => return Err(error),
+                Outcome::Withdrawn => return Ok(Fulfilled::AskAgain),
             }
         }
-        let mut ask_again = false;
-        for (entry, loading) in joined {
-            match self.join(&loading) {
-                Outcome::Loaded => inside.push(entry),
-                Outcome::Failed(error) => failure = failure.or(Some(error)),
-                Outcome::Withdrawn => ask_again = true,
+        claims.keep();
+        Ok(Fulfilled::Whole)
+    }
+
+    /// Takes back a claim on what another lease loads. Once that has succeeded the claim is a pin.
+    fn unclaim(&self, entry: &Entry, loading: &Loading) {
+        let mut ledger = self.ledger();
+        match loading.outcome() {
+            None => {
+                let stepped = ledger.step(entry, Input::Unclaim);
+                debug_assert!(stepped.is_ok());
             }
-        }
-        if failure.is_none() && !ask_again {
-            return Ok(Fulfilled::Whole);
-        }
-        for entry in &inside {
-            self.leave(entry);
-        }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(Fulfilled::AskAgain),
+            Some(Outcome::Loaded) => {
+                drop(ledger);
+                self.leave(entry);
+            }
+            Some(Outcome::Failed(_) | Outcome::Withdrawn) => {}
         }
     }
 
@@ -250,34 +315,6 @@ impl Shared {
 enum Fulfilled {
     Whole,
     AskAgain,
-}
-
-/// Claims every model of a lease, in one step under the lock.
-fn take(ledger: &mut Ledger, entries: &[Arc<Entry>]) -> Admitted {
-    let mut admitted = Admitted::default();
-    for entry in entries {
-        let before = ledger.phase(entry);
-        let stepped = ledger.step(entry, Input::Claim);
-        debug_assert!(stepped.is_ok(), "a model on its way out was claimed");
-        match before {
-            Phase::Resident => {
-                // Doors are shut only under this lock, and this one's model is resident.
-                let entered = entry.pins.enter();
-                debug_assert!(entered);
-                admitted.inside.push(Arc::clone(entry));
-            }
-            Phase::Loading { .. } => {
-                if let Some(loading) = ledger.load_of(entry) {
-                    admitted.joined.push((Arc::clone(entry), loading));
-                }
-            }
-            Phase::Absent | Phase::Evicting => {
-                let loading = ledger.begin_load(entry);
-                admitted.to_load.push((Arc::clone(entry), loading));
-            }
-        }
-    }
-    admitted
 }
 
 fn names(entries: &[Arc<Entry>]) -> Vec<String> {

@@ -117,6 +117,11 @@ impl Builder {
     /// Where this process's memory cannot be read at all (no `/proc`).
     pub fn build(self) -> Result<Cache, malloc_stats::Error> {
         let reader = Reader::new(self.allocator.clone())?;
+        if self.snapshots == Snapshots::Auto {
+            // Measures what a full snapshot costs, and gives brackets a reading to carry, before
+            // the first load could pay for it.
+            let _ = reader.full();
+        }
         let brackets = Brackets::new(reader, self.snapshots);
         Ok(Cache {
             shared: Arc::new(Shared::new(self, brackets)),

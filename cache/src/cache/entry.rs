@@ -1,5 +1,6 @@
 //! One model in the cache: what leases reach without the cache's lock.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -58,20 +59,32 @@ impl Pins {
 }
 
 /// What makes two handles the same model: the same files, unchanged, and the same tensors of them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Identity {
-    files: Vec<FileIdentity>,
-    tensors: usize,
-    bytes: u64,
-}
+/// (Two indexes over the same shards may name different ones.)
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(Model);
 
 impl Identity {
     pub(crate) fn of(model: &Model) -> Identity {
-        Identity {
-            files: model.files().iter().map(|file| file.identity).collect(),
-            tensors: model.tensors().len(),
-            bytes: model.bytes(),
-        }
+        Identity(model.clone())
+    }
+
+    fn files(&self) -> impl Iterator<Item = &FileIdentity> {
+        self.0.files().iter().map(|file| &file.identity)
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Identity) -> bool {
+        self.files().eq(other.files()) && self.0.tensors() == other.0.tensors()
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.files().for_each(|file| file.hash(state));
+        self.0.tensors().len().hash(state);
     }
 }
 

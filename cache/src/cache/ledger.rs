@@ -38,7 +38,13 @@ pub(crate) struct Ledger {
 pub(crate) struct Choice {
     pub(crate) victims: Vec<Arc<Entry>>,
     pub(crate) considered: Vec<Candidate>,
+    /// How many more there were than are listed.
+    pub(crate) besides: u64,
 }
+
+/// How many of the models that stay are listed with a decision: those that would have gone next,
+/// and as many that could not go. With thousands of models the rest says nothing.
+const MOST_SPARED: usize = 16;
 
 impl Ledger {
     /// The entry of a model, made when it is first met.
@@ -172,63 +178,76 @@ impl Ledger {
             .cloned()
             .collect();
         loop {
-            let mut considered = Vec::with_capacity(resident.len());
             let mut eligible = Vec::new();
+            let mut skipped = Vec::new();
             for entry in &resident {
                 let leases = entry.pins.count();
-                let skipped = if wanted.iter().any(|wanted| wanted.index == entry.index) {
-                    Some(Skipped::Wanted)
+                if wanted.iter().any(|wanted| wanted.index == entry.index) {
+                    skipped.push((entry, Skipped::Wanted));
                 } else if leases > 0 {
                     let leases = u32::try_from(leases).unwrap_or(u32::MAX);
-                    Some(Skipped::Leased { leases })
+                    skipped.push((entry, Skipped::Leased { leases }));
                 } else {
-                    None
-                };
-                let score = policy.score(&Resident {
-                    name: entry.name(),
-                    bytes: entry.charge,
-                    last_leased_ns: entry.last_leased_ns.load(Relaxed),
-                    leases: entry.leases.load(Relaxed),
-                    reload_ns: entry.reload_ns.load(Relaxed),
-                });
-                if skipped.is_none() {
-                    eligible.push((considered.len(), score, entry));
+                    let score = policy.score(&Resident {
+                        name: entry.name(),
+                        bytes: entry.charge,
+                        last_leased_ns: entry.last_leased_ns.load(Relaxed),
+                        leases: entry.leases.load(Relaxed),
+                        reload_ns: entry.reload_ns.load(Relaxed),
+                    });
+                    eligible.push((score, entry));
                 }
-                considered.push(Candidate {
-                    model: entry.name().to_owned(),
-                    bytes: entry.charge,
-                    score: (skipped.is_none() && score.is_finite()).then_some(score),
-                    skipped,
-                });
             }
             let scores: Vec<(f64, u64)> = eligible
                 .iter()
-                .map(|(_, score, entry)| (*score, entry.charge))
+                .map(|(score, entry)| (*score, entry.charge))
                 .collect();
             let chosen = choose(&scores, needed)?;
             // A lease may slip in between the look and the shutting of a door: then look again.
             let shut: Vec<usize> = chosen
                 .iter()
                 .copied()
-                .filter(|index| eligible[*index].2.pins.close())
+                .filter(|index| eligible[*index].1.pins.close())
                 .collect();
             if shut.len() < chosen.len() {
                 for index in shut {
-                    eligible[index].2.pins.open(0);
+                    eligible[index].1.pins.open(0);
                 }
                 continue;
             }
-            for (index, (at, ..)) in eligible.iter().enumerate() {
-                if !chosen.contains(&index) {
-                    considered[*at].skipped = Some(Skipped::NotNeeded);
-                }
-            }
-            let victims: Vec<Arc<Entry>> = chosen
+            let victims = chosen
                 .iter()
-                .map(|index| Arc::clone(eligible[*index].2))
+                .map(|index| Arc::clone(eligible[*index].1))
+                .collect();
+            let mut spared: Vec<(f64, &Arc<Entry>)> = eligible
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| !chosen.contains(index))
+                .map(|(_, (score, entry))| (*score, *entry))
+                .collect();
+            spared.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let candidate = |entry: &Entry, score: Option<f64>, skipped| Candidate {
+                model: entry.name().to_owned(),
+                bytes: entry.charge,
+                score: score.filter(|score| score.is_finite()),
+                skipped,
+            };
+            let gone = chosen
+                .iter()
+                .map(|index| candidate(eligible[*index].1, Some(eligible[*index].0), None));
+            let spared = spared
+                .iter()
+                .map(|(score, entry)| candidate(entry, Some(*score), Some(Skipped::NotNeeded)));
+            let skipped = skipped
+                .iter()
+                .map(|(entry, why)| candidate(entry, None, Some(*why)));
+            let considered: Vec<Candidate> = gone
+                .chain(spared.take(MOST_SPARED))
+                .chain(skipped.take(MOST_SPARED))
                 .collect();
             return Some(Choice {
                 victims,
+                besides: (resident.len() - considered.len()) as u64,
                 considered,
             });
         }

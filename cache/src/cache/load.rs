@@ -38,9 +38,10 @@ impl Shared {
         let took = started.elapsed();
         let after = self.brackets.take(depth);
         drop(activity);
-        let pages = result.as_ref().map(|loaded| loaded.1).unwrap_or_default();
+        let recycled_bytes = result.as_ref().map_or(0, Weights::recycled_bytes);
+        let gave_back = self.recycler.take_given();
         let outcome = match result {
-            Ok((weights, _)) => {
+            Ok(weights) => {
                 self.brackets.loaded(entry.model.bytes(), took);
                 let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
                 entry.reload_ns.store(nanoseconds, Ordering::Relaxed);
@@ -59,7 +60,7 @@ impl Shared {
                 model = %entry.name().escape_debug(),
                 bytes = %Size(entry.model.bytes()),
                 ?took,
-                recycled = %Size(pages.recycled_bytes),
+                recycled = %Size(recycled_bytes),
                 failed = error.is_some(),
                 "load\n{}",
                 Diff::between(&before, &after)
@@ -72,8 +73,8 @@ impl Shared {
             bytes: entry.model.bytes(),
             charged_bytes: entry.charge,
             took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            recycled_bytes: pages.recycled_bytes,
-            gave_back: Metric::Exact(pages.gave_back),
+            recycled_bytes,
+            gave_back: Metric::Exact(gave_back),
             snapshots_us: before.cost_us + after.cost_us,
             before,
             after,

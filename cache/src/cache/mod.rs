@@ -31,6 +31,9 @@ use admit::Wait;
 use plimsoll_events::EvictReason;
 
 /// A cache of model weights. Clones are handles on the same cache.
+///
+/// A child of `fork` has none of the weights: to read them there is a fault, or gives zeros where no
+/// window of addresses could be had. It can drop what it inherited, and make a cache of its own.
 #[derive(Debug, Clone)]
 pub struct Cache {
     shared: Arc<Shared>,

@@ -222,6 +222,7 @@ impl Shared {
             hits: BTreeMap::new(),
             copied_tensors: self.copies.tensors.swap(0, Ordering::Relaxed),
             copied_bytes: self.copies.bytes.swap(0, Ordering::Relaxed),
+            gave_back_bytes: self.recycler.take_given(),
         };
         for entry in &self.ledger().entries {
             let hits = entry.untold_hits.swap(0, Ordering::Relaxed);

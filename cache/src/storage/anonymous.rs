@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plimsoll_profiles::window::{Orphan, Span, Window};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use super::read::{MOST_THREADS, Target, open_files, read_targets};
+use super::read::{MOST_THREADS, Target, open_files, read_targets, still_the_same};
 use super::recycler::{Piece, Recycler};
 use crate::error::LoadError;
 use crate::model::Model;
@@ -31,15 +31,20 @@ impl Plan {
             .tensors()
             .iter()
             .map(|tensor| {
-                let at = end.next_multiple_of(ALIGNMENT);
-                end = at + tensor.bytes;
+                // Sparse files can claim sizes whose sum overflows. What saturates exceeds any
+                // memory, and is refused as that.
+                let at = end.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+                end = at.saturating_add(tensor.bytes);
                 at
             })
             .collect();
         let page = rustix::param::page_size() as u64;
         Plan {
             offsets,
-            len: end.next_multiple_of(page).max(page),
+            len: end
+                .checked_next_multiple_of(page)
+                .unwrap_or(u64::MAX)
+                .max(page),
         }
     }
 
@@ -113,16 +118,11 @@ pub(crate) struct Region {
     pieces: Vec<Piece>,
     /// `None` only while the region is being taken apart.
     place: Option<Place>,
+    /// Bytes that lay in recycled pages when the region was made.
+    recycled_bytes: usize,
+    /// Whether it was read to the end. If not, its recycled pages were used by nobody.
+    is_loaded: bool,
     recycler: Arc<Recycler>,
-}
-
-/// What a load did about pages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pages {
-    /// Bytes that an eviction had left.
-    pub(crate) recycled_bytes: u64,
-    /// Bytes left over that went back to the system.
-    pub(crate) gave_back: u64,
 }
 
 /// What became of a region's pages at unload.
@@ -143,7 +143,7 @@ impl Region {
         model: &Model,
         recycler: &Arc<Recycler>,
         observer: &dyn LoadObserver,
-    ) -> Result<(Region, Pages), LoadError> {
+    ) -> Result<Region, LoadError> {
         let plan = Plan::new(model);
         let memory = |reason: String| LoadError::Memory {
             model: model.name().to_owned(),
@@ -159,7 +159,7 @@ impl Region {
         // SAFETY: the place is whole pages of address space that was reserved just now.
         let gathered =
             unsafe { recycler.gather(base, len) }.map_err(|errno| memory(errno.to_string()))?;
-        let region = Region {
+        let mut region = Region {
             sizes: model
                 .tensors()
                 .iter()
@@ -168,13 +168,15 @@ impl Region {
             plan,
             pieces: gathered.pieces,
             place: Some(place),
+            recycled_bytes: gathered.recycled_bytes,
+            is_loaded: false,
             recycler: Arc::clone(recycler),
         };
         for tensor in model.tensors() {
             observer.before_tensor(model, tensor);
             observer.after_tensor(model, tensor);
         }
-        if gathered.recycled_bytes > 0 {
+        if region.recycled_bytes > 0 {
             region.zero_padding(base, len);
         }
         let targets: Vec<Target> = model
@@ -192,11 +194,14 @@ impl Region {
         // SAFETY: the region is this function's own until it is returned. When reading fails it is
         // dropped, which gives its pages back.
         unsafe { read_targets(model, &files, &targets, MOST_THREADS, observer) }?;
-        let pages = Pages {
-            recycled_bytes: gathered.recycled_bytes as u64,
-            gave_back: gathered.gave_back as u64,
-        };
-        Ok((region, pages))
+        still_the_same(model, &files)?;
+        region.is_loaded = true;
+        Ok(region)
+    }
+
+    /// Bytes that lay in pages which an eviction had left, when the region was made.
+    pub(crate) fn recycled_bytes(&self) -> u64 {
+        self.recycled_bytes as u64
     }
 
     /// Clears what no tensor covers: the bytes of another model must not outlive it there.
@@ -217,16 +222,16 @@ impl Region {
             return &[];
         };
         let offset = self.plan.offsets[tensor] as usize;
-        // SAFETY: `load` filled the range, it lives as long as `self`, and whoever reads it while
-        // a tensor exists over it holds that tensor's lock (see `Weights::bytes`).
+        // SAFETY: `load` filled the range, it lives as long as `self`, and once it is adopted it is
+        // read through its vector alone (see `Weights::bytes`).
         unsafe { std::slice::from_raw_parts(place.base().as_ptr().add(offset), self.sizes[tensor]) }
     }
 
     /// A vector over a tensor's memory; `None` where it cannot be adopted.
     ///
     /// # Safety
-    /// There must be no other vector over this tensor, and whoever reads its bytes while the vector
-    /// lives must exclude writers through it.
+    /// There must be no other vector over this tensor, nor a slice of its [`bytes`](Self::bytes),
+    /// now or later.
     pub(crate) unsafe fn adopt<T: Copy + 'static>(&self, tensor: usize) -> Option<Vec<T>> {
         let Some(Place::Span(span)) = &self.place else {
             return None;
@@ -266,6 +271,9 @@ impl Region {
         // SAFETY: the pieces lie at `base`, and nobody can reach the memory: no block is alive,
         // and this region is being dropped.
         let (kept, returned) = unsafe { self.recycler.scatter(base, &self.pieces) };
+        if !self.is_loaded {
+            self.recycler.given(returned.min(self.recycled_bytes));
+        }
         drop(place);
         Released {
             recycled_bytes: kept as u64,

@@ -4,7 +4,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use super::read::{Target, open_files, read_targets};
+use super::read::{Target, open_files, read_targets, still_the_same};
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
@@ -77,6 +77,7 @@ impl Blocks {
             blocks.push(block);
             observer.after_tensor(model, tensor);
         }
+        still_the_same(model, &files)?;
         Ok(Blocks { blocks })
     }
 

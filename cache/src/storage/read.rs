@@ -2,12 +2,13 @@
 //! by a few threads. Nothing is staged, so a load needs no memory besides the weights'.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::LoadError;
-use crate::model::Model;
+use crate::model::{FileIdentity, Model, OpenError};
 use crate::observe::LoadObserver;
 
 /// Larger reads gained nothing; smaller ones lose to system calls.
@@ -91,6 +92,38 @@ pub(crate) fn open_files(model: &Model) -> Result<Vec<File>, LoadError> {
         .collect()
 }
 
+/// Looks whether files that were read are still what they were: a write meanwhile would have left a
+/// mixture of old weights and new. By descriptor, since a file that was replaced or deleted is read
+/// to its end as it was.
+///
+/// # Errors
+/// The first file that changed, with both identities.
+pub(crate) fn still_the_same(model: &Model, files: &[File]) -> Result<(), LoadError> {
+    for (was, file) in model.files().iter().zip(files) {
+        let now = file.metadata().map_err(|source| LoadError::Read {
+            path: was.path.to_path_buf(),
+            offset: 0,
+            source,
+        })?;
+        let is = FileIdentity {
+            size: now.size(),
+            mtime_ns: now
+                .mtime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(now.mtime_nsec()),
+            ..was.identity
+        };
+        if is != was.identity {
+            return Err(LoadError::Open(OpenError::Changed {
+                path: was.path.clone(),
+                was: was.identity,
+                is: Some(is),
+            }));
+        }
+    }
+    Ok(())
+}
+
 /// Reads all targets, which are in file order, with at most `threads` threads.
 ///
 /// # Errors
@@ -107,11 +140,15 @@ pub(crate) unsafe fn read_targets(
 ) -> Result<(), LoadError> {
     let chunks = chunks(targets);
     let bytes: usize = chunks.iter().map(|chunk| chunk.bytes).sum();
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(threads)
-        .min(bytes / WORTH_A_THREAD)
-        .max(1);
+    let threads = threads.min(bytes / WORTH_A_THREAD);
+    let threads = if threads > 1 {
+        // Reads the cgroup's files, so it is not asked for every tensor.
+        std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(threads)
+    } else {
+        1
+    };
     let work = Work {
         model,
         files,
@@ -125,7 +162,6 @@ pub(crate) unsafe fn read_targets(
             // Where no thread can be had, this one reads everything.
             let _ = std::thread::Builder::new()
                 .name("plimsoll-read".into())
-                .stack_size(128 << 10)
                 .spawn_scoped(scope, || work.run(observer));
         }
         work.run(observer);

@@ -13,13 +13,16 @@
 //! Only pages for loads that are under way are kept. What no load will use goes back to the system
 //! at once, so an idle cache keeps nothing.
 
+use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::mm::{
-    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mremap_fixed, munmap,
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect,
+    mremap_fixed, munlock, munmap,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::extents::Extents;
 
@@ -42,8 +45,6 @@ pub(crate) struct Gathered {
     pub(crate) pieces: Vec<Piece>,
     /// Bytes that have pages already.
     pub(crate) recycled_bytes: usize,
-    /// Bytes of recycled pages that no load will use, given back to the system.
-    pub(crate) gave_back: usize,
 }
 
 /// The homes and their free pieces.
@@ -63,7 +64,9 @@ struct State {
     warm: Extents,
     /// Bytes that loads under way will still gather.
     expected: usize,
-    /// Set when the kernel refuses to move pages (before Linux 5.7, or under a filter).
+    /// Bytes of recycled pages that no load used and that went back to the system, not told yet.
+    given: usize,
+    /// Set when the kernel will not move pages at all (before Linux 5.7, or under a filter).
     refused: Option<Errno>,
 }
 
@@ -87,12 +90,23 @@ impl Recycler {
         self.lock().expected += bytes;
     }
 
-    /// Takes an announcement back: the load did not come to it. Returns the bytes given back to the
-    /// system because nobody expects them any more.
-    pub(crate) fn unexpect(&self, bytes: usize) -> usize {
+    /// Takes an announcement back: the load did not come to it. Pages that nobody expects any more
+    /// go back to the system.
+    pub(crate) fn unexpect(&self, bytes: usize) {
         let mut state = self.lock();
         state.expected = state.expected.saturating_sub(bytes);
-        self.give_back(&mut state)
+        state.given += self.give_back(&mut state);
+    }
+
+    /// Notes recycled pages that a load had gathered and that went back with it.
+    pub(crate) fn given(&self, bytes: usize) {
+        self.lock().given += bytes;
+    }
+
+    /// Bytes of recycled pages that no load used and that went back to the system, since the last
+    /// call. Each is told once, so that what evictions freed adds up.
+    pub(crate) fn take_given(&self) -> u64 {
+        std::mem::take(&mut self.lock().given) as u64
     }
 
     /// Fills `len` bytes at `target` with pages: recycled ones as far as there are any, then fresh
@@ -120,14 +134,15 @@ impl Recycler {
                 Err(errno) => {
                     drop(state);
                     // SAFETY: what was gathered so far lies from `target` on, and is unused.
-                    unsafe { self.scatter(target, &gathered.pieces) };
+                    let (_, returned) = unsafe { self.scatter(target, &gathered.pieces) };
+                    self.given(returned.min(gathered.recycled_bytes));
                     return Err(errno);
                 }
             };
             done += piece.len;
             gathered.pieces.push(piece);
         }
-        gathered.gave_back = self.give_back(&mut state);
+        state.given += self.give_back(&mut state);
         Ok(gathered)
     }
 
@@ -152,7 +167,7 @@ impl Recycler {
                         moved += piece.len;
                     }
                     // The pages stay in the region and go when it is unmapped.
-                    Err(_) => state.vacant.insert(home, piece.len),
+                    Err(_) => renew(&mut state, home, piece.len),
                 }
             }
             at += piece.len;
@@ -207,11 +222,11 @@ impl Recycler {
                         return Ok((piece, recycled));
                     }
                     Err(errno) => {
-                        // SAFETY: free addresses of a home.
-                        let _ = unsafe { madvise(home as *mut _, len, Advice::LinuxDontNeed) };
-                        state.vacant.insert(home, len);
-                        state.refused = Some(errno);
-                        tracing::warn!(%errno, "pages cannot be moved; loads use fresh ones");
+                        renew(state, home, len);
+                        if matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::PERM) {
+                            state.refused = Some(errno);
+                        }
+                        tracing::warn!(%errno, "pages cannot be moved; a load uses fresh ones");
                     }
                 }
             }
@@ -229,6 +244,11 @@ impl Recycler {
     fn vacant(&self, state: &mut State, wanted: usize) -> Option<(usize, usize)> {
         if state.vacant.bytes() == 0 {
             let len = self.home_len.max(wanted);
+            // Where address space is limited, it is not for us to take most of it.
+            let limit = getrlimit(Resource::As).current;
+            if limit.is_some_and(|limit| len as u64 > limit / 4) {
+                return None;
+            }
             let home = self.map_home(len).ok()?;
             state.homes.push((home, len + 2 * self.page));
             state.vacant.insert(home + self.page, len);
@@ -237,25 +257,14 @@ impl Recycler {
     }
 
     /// Maps a home: a page that stays, `len` bytes, and a page that separates it from whatever
-    /// comes next. Children do not inherit it: a living fork would turn every recycled page into a
-    /// copy, and no child of `exec` misses it.
+    /// comes next.
     fn map_home(&self, len: usize) -> Result<usize, Errno> {
         let whole = len + 2 * self.page;
         // SAFETY: a fresh mapping, not fixed.
-        let home = unsafe {
-            mmap_anonymous(
-                null_mut(),
-                whole,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }?;
+        let home = unsafe { map_home(null_mut(), whole, MapFlags::empty()) }?;
         // SAFETY: the mapping made above; its first page is kept by this recycler alone.
-        unsafe {
-            madvise(home, whole, Advice::LinuxDontFork)?;
-            home.cast::<u8>().write_volatile(1);
-        }
-        Ok(home as usize)
+        unsafe { (home as *mut u8).write_volatile(1) };
+        Ok(home)
     }
 
     /// Moves pages, leaving the source mapped and empty.
@@ -285,14 +294,58 @@ impl Recycler {
             let Some((start, len)) = state.warm.take(excess) else {
                 break;
             };
+            given += len;
             // SAFETY: free addresses of a home, which nobody uses.
-            if unsafe { madvise(start as *mut _, len, Advice::LinuxDontNeed) }.is_ok() {
-                given += len;
+            match unsafe { madvise(start as *mut _, len, Advice::LinuxDontNeed) } {
+                Ok(()) => state.vacant.insert(start, len),
+                Err(_) => renew(state, start, len),
             }
-            state.vacant.insert(start, len);
         }
         given
     }
+}
+
+/// Makes free addresses of a home one empty mapping again. A move that failed may have left pages
+/// there, several mappings or, before Linux 6.17, none at all. Addresses that cannot be mapped are
+/// not used again.
+fn renew(state: &mut State, home: usize, len: usize) {
+    // SAFETY: addresses of a home that no region uses.
+    if unsafe { map_home(home as *mut _, len, MapFlags::FIXED) }.is_ok() {
+        state.vacant.insert(home, len);
+    }
+}
+
+/// Maps addresses of a home, without pages: those of a process that locks all it maps
+/// (`mlockall(MCL_FUTURE)`) are unlocked before they are accessible, or they would all be there at
+/// once.
+///
+/// Pages of a home take its advice along wherever they are moved. They are kept out of forked
+/// children, since a living one would turn every recycled page into a copy; but the addresses have
+/// to stay taken there (`WIPEONFORK`, not `DONTFORK`), lest what is moved to them lands on memory of
+/// the child's own. And they are kept out of core dumps, where a home would be as long as its
+/// addresses. Where advice is not taken, all still works.
+///
+/// # Safety
+/// As `mmap`: what lies at fixed addresses is replaced.
+unsafe fn map_home(at: *mut c_void, len: usize, fixed: MapFlags) -> Result<usize, Errno> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | fixed;
+    // SAFETY: as the caller promises.
+    let home = unsafe { mmap_anonymous(at, len, ProtFlags::empty(), flags) }?;
+    // SAFETY: the mapping made above, which nobody uses yet.
+    unsafe {
+        let _ = munlock(home, len);
+        for advice in [Advice::LinuxWipeOnFork, Advice::LinuxDontDump] {
+            let _ = madvise(home, len, advice);
+        }
+        if let Err(errno) = mprotect(home, len, MprotectFlags::READ | MprotectFlags::WRITE) {
+            // At fixed addresses that would leave a gap in a home.
+            if !fixed.contains(MapFlags::FIXED) {
+                let _ = munmap(home, len);
+            }
+            return Err(errno);
+        }
+    }
+    Ok(home as usize)
 }
 
 /// Maps plain fresh memory over addresses of the caller.

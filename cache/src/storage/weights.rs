@@ -4,12 +4,12 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, StorageRef, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor, WithDType};
 use plimsoll_profiles::window::Orphan;
 use safetensors::Dtype;
 
 use super::Storage;
-use super::anonymous::{Pages, Region};
+use super::anonymous::Region;
 use super::heap::Blocks;
 use super::recycler::Recycler;
 use crate::error::{Error, LoadError};
@@ -34,10 +34,9 @@ enum Memory {
 pub(crate) struct Weights {
     model: Model,
     /// One tensor over each adopted block, made when it is first asked for; `None` where the block
-    /// cannot be adopted. There is never a second
-    /// over the same bytes: clones share this one's lock, which is what makes candle's in-place
-    /// operations and [`Weights::bytes`] safe beside each other. Declared before `memory`, so that
-    /// these go first.
+    /// cannot be adopted. There is never a second over the same bytes: clones share this one's
+    /// lock, which is what makes candle's in-place operations and [`Weights::bytes`] safe beside
+    /// each other. Declared before `memory`, so that these go first.
     tensors: Box<[OnceLock<Option<Tensor>>]>,
     memory: Memory,
     copies: Arc<Copies>,
@@ -62,24 +61,25 @@ impl Weights {
         recycler: &Arc<Recycler>,
         copies: &Arc<Copies>,
         observer: &dyn LoadObserver,
-    ) -> Result<(Weights, Pages), LoadError> {
-        let (memory, pages) = match storage {
-            Storage::Heap => (
-                Memory::Heap(Blocks::load(model, observer)?),
-                Pages::default(),
-            ),
-            Storage::Anonymous => {
-                let (region, pages) = Region::load(model, recycler, observer)?;
-                (Memory::Anonymous(region), pages)
-            }
+    ) -> Result<Weights, LoadError> {
+        let memory = match storage {
+            Storage::Heap => Memory::Heap(Blocks::load(model, observer)?),
+            Storage::Anonymous => Memory::Anonymous(Region::load(model, recycler, observer)?),
         };
-        let weights = Weights {
+        Ok(Weights {
             model: model.clone(),
             tensors: model.tensors().iter().map(|_| OnceLock::new()).collect(),
             memory,
             copies: Arc::clone(copies),
-        };
-        Ok((weights, pages))
+        })
+    }
+
+    /// Bytes that were loaded into pages which an eviction had left.
+    pub(crate) fn recycled_bytes(&self) -> u64 {
+        match &self.memory {
+            Memory::Heap(_) => 0,
+            Memory::Anonymous(region) => region.recycled_bytes(),
+        }
     }
 
     /// Drops the weights and says what became of their memory.
@@ -112,15 +112,15 @@ impl Weights {
     pub(crate) fn bytes(&self, name: &str) -> Result<WeightBytes<'_>, Error> {
         let (index, tensor) = self.find(name)?;
         // Where a tensor can exist over these bytes it has to, so that its lock keeps writers out.
-        let guard = self
-            .adopted(index, tensor)
-            .map(|tensor| tensor.storage_and_layout().0);
-        Ok(WeightBytes {
-            bytes: self.plain(index),
-            _guard: guard,
-        })
+        // Then they are reached through it alone: an in-place operation may have taken its vector
+        // away, whose new owner writes to this memory without any lock.
+        Ok(WeightBytes(match self.adopted(index, tensor) {
+            Some(tensor) => Source::Tensor(tensor.storage_and_layout().0),
+            None => Source::Memory(self.plain(index)),
+        }))
     }
 
+    /// The bytes of a tensor that is not adopted.
     fn plain(&self, index: usize) -> &[u8] {
         match &self.memory {
             Memory::Heap(blocks) => blocks.bytes(index),
@@ -177,8 +177,8 @@ fn adopt(region: &Region, index: usize, tensor: &TensorInfo) -> Option<Tensor> {
 }
 
 fn over<T: WithDType>(region: &Region, index: usize, tensor: &TensorInfo) -> Option<Tensor> {
-    // SAFETY: called once for each tensor, under its cell's initialisation; readers of its bytes
-    // hold the resulting tensor's lock.
+    // SAFETY: called once for each tensor, under its cell's initialisation; from here on its bytes
+    // are read through the resulting tensor alone.
     let vector = unsafe { region.adopt::<T>(index) }?;
     Tensor::from_vec(vector, &tensor.shape[..], &Device::Cpu).ok()
 }
@@ -186,15 +186,45 @@ fn over<T: WithDType>(region: &Region, index: usize, tensor: &TensorInfo) -> Opt
 /// The bytes of a tensor, borrowed from a lease. While this lives, candle's in-place operations on
 /// the same tensor wait: do not run one on the thread that holds it.
 #[derive(Debug)]
-pub struct WeightBytes<'a> {
-    bytes: &'a [u8],
-    _guard: Option<StorageRef<'a>>,
+pub struct WeightBytes<'a>(Source<'a>);
+
+#[derive(Debug)]
+enum Source<'a> {
+    Memory(&'a [u8]),
+    Tensor(StorageRef<'a>),
 }
 
 impl Deref for WeightBytes<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.bytes
+        let storage = match &self.0 {
+            Source::Memory(bytes) => return bytes,
+            Source::Tensor(storage) => storage,
+        };
+        let candle_core::Storage::Cpu(storage) = &**storage else {
+            return &[];
+        };
+        match storage {
+            CpuStorage::U8(values) => values,
+            CpuStorage::U32(values) => bytes_of(values),
+            CpuStorage::I16(values) => bytes_of(values),
+            CpuStorage::I32(values) => bytes_of(values),
+            CpuStorage::I64(values) => bytes_of(values),
+            CpuStorage::BF16(values) => bytes_of(values),
+            CpuStorage::F16(values) => bytes_of(values),
+            CpuStorage::F32(values) => bytes_of(values),
+            CpuStorage::F64(values) => bytes_of(values),
+            CpuStorage::F8E4M3(values) => bytes_of(values),
+            CpuStorage::F6E2M3(bytes)
+            | CpuStorage::F6E3M2(bytes)
+            | CpuStorage::F4(bytes)
+            | CpuStorage::F8E8M0(bytes) => bytes,
+        }
     }
+}
+
+fn bytes_of<T: WithDType>(values: &[T]) -> &[u8] {
+    // SAFETY: numbers have no padding, so all of their bytes are initialised.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
