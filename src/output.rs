@@ -1,9 +1,8 @@
 //! Writing to stdout: text for people or one JSON value, and a reader that goes away.
 
-use std::error::Error;
 use std::io::{IsTerminal, Write};
 
-use plimsoll_tui::paint::Paint;
+use plimsoll_tui::paint::{Paint, safe_lines};
 use serde::Serialize;
 
 /// Where a report goes, and how it looks there.
@@ -26,31 +25,35 @@ impl Output {
     }
 
     /// Prints text as it is.
-    pub(crate) fn text(&self, text: &str) -> std::io::Result<()> {
+    pub(crate) fn text(&self, text: &str) -> Result<(), StdoutError> {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        Ok(stdout.flush()?)
     }
 
     /// Prints a value as JSON.
-    pub(crate) fn value(&self, value: &impl Serialize) -> std::io::Result<()> {
+    pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), StdoutError> {
         let mut stdout = std::io::stdout().lock();
-        serde_json::to_writer_pretty(&mut stdout, value)?;
+        serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
         stdout.write_all(b"\n")?;
-        stdout.flush()
+        Ok(stdout.flush()?)
     }
 }
 
-/// Whether an error is a closed pipe at its end.
-pub(crate) fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::BrokenPipe
-        {
-            return true;
-        }
-        at = error.source();
+/// Standard output cannot be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}")]
+pub(crate) struct StdoutError(#[from] std::io::Error);
+
+impl StdoutError {
+    /// Whether its reader has had enough, as `head` has. That is no error.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.kind() == std::io::ErrorKind::BrokenPipe
     }
-    false
+}
+
+/// Says something on stderr, if it can be said there. Control characters are escaped: messages name
+/// files and what is in them.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "plimsoll: {}", safe_lines(text));
 }

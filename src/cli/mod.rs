@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::output::{self, Output};
+use crate::output::{Output, StdoutError, complain};
 
 /// What a subcommand gives back.
 pub(crate) type Done = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
@@ -29,7 +29,7 @@ Exit codes:
 
 Environment:
   NO_COLOR       no colours
-  COLUMNS        how wide reports may be
+  COLUMNS        how wide curves and paragraphs may be
   PLIMSOLL_LOG   log levels, such as `debug` or `plimsoll_cache=debug` (to stderr)";
 
 /// See, tune and hold the memory of processes that load big models.
@@ -64,6 +64,9 @@ pub(crate) fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(Output::stderr_has_colour())
         .init();
+    // Beyond `ulimit -f` a write then fails, and can be reported, rather than ending the process.
+    let beyond = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, beyond);
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
         Command::Profiles(options) => profiles::run(options),
@@ -73,13 +76,17 @@ pub(crate) fn main() -> ExitCode {
     };
     match done {
         Ok(code) => code,
-        Err(error) => {
-            if output::is_broken_pipe(error.as_ref()) {
-                // The reader had enough, as `head` does.
-                return ExitCode::SUCCESS;
+        Err(error) => match error.downcast::<StdoutError>() {
+            Ok(closed) if closed.is_closed() => ExitCode::SUCCESS,
+            // What was to be done is done; only its report is lost.
+            Ok(lost) => {
+                complain(&lost.to_string());
+                ExitCode::from(FAILED)
             }
-            eprintln!("plimsoll: {error}");
-            ExitCode::from(BAD_INPUT)
-        }
+            Err(error) => {
+                complain(&error.to_string());
+                ExitCode::from(BAD_INPUT)
+            }
+        },
     }
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use malloc_stats::AllocatorKind;
 use plimsoll_profiles::{Profile, allocator_name, builtin, foreign_environment, knob};
-use plimsoll_tui::paint::{Tone, safe};
+use plimsoll_tui::paint::{Tone, safe_lines};
 use plimsoll_tui::table::{Align, Table};
 use serde::Serialize;
 
 use super::Done;
-use crate::output::Output;
+use crate::output::{Output, StdoutError, complain};
 
 /// List the allocator profiles, show one, or print what to export for a foreign program.
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Profiles) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(output: &Output) -> std::io::Result<()> {
+fn list(output: &Output) -> Result<(), StdoutError> {
     if output.json {
         let rows: Vec<Row<'_>> = builtin::all().iter().map(Row::new).collect();
         return output.value(&rows);
@@ -108,11 +108,11 @@ fn list(output: &Output) -> std::io::Result<()> {
     output.text(&text)
 }
 
-fn show(output: &Output, profile: &Profile, knobs: bool) -> std::io::Result<()> {
+fn show(output: &Output, profile: &Profile, knobs: bool) -> Result<(), StdoutError> {
     if output.json {
         return output.value(&Row::new(profile));
     }
-    let mut text = profile.to_toml();
+    let mut text = safe_lines(&profile.to_toml());
     if knobs {
         let mut table = Table::new([("knob", Align::Left), ("what it does", Align::Left)]);
         for knob in knob::KNOBS
@@ -126,10 +126,10 @@ fn show(output: &Output, profile: &Profile, knobs: bool) -> std::io::Result<()> 
     output.text(&text)
 }
 
-fn environment(output: &Output, profile: &Profile) -> std::io::Result<()> {
+fn environment(output: &Output, profile: &Profile) -> Result<(), StdoutError> {
     let environment = foreign_environment(profile);
     for note in &environment.notes {
-        eprintln!("plimsoll: note: {note}");
+        complain(&format!("note: {note}"));
     }
     if output.json {
         let variables: std::collections::BTreeMap<_, _> =
@@ -137,10 +137,7 @@ fn environment(output: &Output, profile: &Profile) -> std::io::Result<()> {
         return output.value(&variables);
     }
     if environment.variables.is_empty() && profile.allocator == AllocatorKind::Libc {
-        eprintln!(
-            "plimsoll: note: `{}` needs no variables",
-            safe(&profile.name)
-        );
+        complain(&format!("note: `{}` needs no variables", profile.name));
     }
     let lines: String = environment
         .variables

@@ -11,9 +11,9 @@ use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::report;
 
 use super::{Done, FAILED};
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::run::models::{self, Source};
-use crate::run::{Churning, INTERRUPTED, Plan, Touch, drive, workload};
+use crate::run::{Churning, INTERRUPTED, Plan, Recording, Touch, drive, workload};
 use crate::synthetic;
 
 /// Hold models under a chosen allocator, and show what happened to memory.
@@ -136,12 +136,6 @@ pub(crate) fn run(options: &Run) -> Done {
     // Before anything else: it may execute this program again.
     plimsoll_profiles::apply(&profile)?;
     let settle = settle(options.settle)?;
-    if let Some(path) = &options.record
-        && path.exists()
-    {
-        let path = path.display();
-        return Err(format!("{path} exists; remove it, or name another file to record in").into());
-    }
     let source = match &options.models {
         Some(path) => Source::Found(models::open(path)?),
         None => {
@@ -156,6 +150,11 @@ pub(crate) fn run(options: &Run) -> Done {
         options.steps,
         options.seed,
     )?;
+    let recording = options
+        .record
+        .as_deref()
+        .map(Recording::begin)
+        .transpose()?;
     let models = source.models(&output)?;
     let budget = options
         .ram
@@ -178,9 +177,8 @@ pub(crate) fn run(options: &Run) -> Done {
         settle,
         seed: options.seed,
         workload: options.workload.clone(),
-        record: options.record.clone(),
     };
-    let outcome = drive(&plan, &output)?;
+    let outcome = drive(&plan, recording, &output)?;
     if options.json {
         output.value(&outcome.report)?;
     } else {
@@ -190,15 +188,16 @@ pub(crate) fn run(options: &Run) -> Done {
             output.text(&format!("\n{}", report::steps(&outcome.report)))?;
         }
     }
+    for known in &outcome.report.errors {
+        let times = if known.count > 1 {
+            format!(" ({} times)", known.count)
+        } else {
+            String::new()
+        };
+        complain(&format!("{}{times}", known.error));
+    }
     if let Some(failure) = &outcome.recording_failed {
-        let path = options
-            .record
-            .as_deref()
-            .unwrap_or(std::path::Path::new(""));
-        eprintln!(
-            "plimsoll: {}: the recording is incomplete: {failure}",
-            path.display()
-        );
+        complain(&format!("the recording is incomplete: {failure}"));
     }
     Ok(ExitCode::from(if outcome.interrupted {
         INTERRUPTED

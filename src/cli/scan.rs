@@ -13,7 +13,7 @@ use plimsoll_tui::table::{Align, Table};
 use serde::{Serialize, Serializer};
 
 use super::{BAD_INPUT, Done, FAILED};
-use crate::output::Output;
+use crate::output::{Output, complain};
 
 /// List the models in files and folders, and whether they fit here.
 #[derive(Debug, Args)]
@@ -391,7 +391,7 @@ pub(crate) fn run(options: &Scan) -> Done {
         output.text(&report.text(&output.paint))?;
     }
     for bad in &report.unusable {
-        eprintln!("plimsoll: {}", bad.error);
+        complain(&bad.error);
     }
     Ok(report.exit_code())
 }

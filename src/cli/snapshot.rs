@@ -53,7 +53,13 @@ pub(crate) fn run(options: &SnapshotOptions) -> Done {
     // The first full snapshot warms up what the reader itself allocates.
     let _ = reader.full();
     let before = reader.full();
-    let block = std::hint::black_box(vec![1_u8; PROOF_BYTES]);
+    let mut block = Vec::new();
+    block.try_reserve_exact(PROOF_BYTES).map_err(|error| {
+        let bytes = Size(PROOF_BYTES as u64);
+        format!("no memory for the proof of who serves, {bytes}: {error}; raise `ulimit -v`")
+    })?;
+    block.resize(PROOF_BYTES, 1_u8);
+    let block = std::hint::black_box(block);
     let with_block = reader.full();
     drop(block);
     let in_use = |snapshot: &Snapshot| snapshot.allocator.as_ref()?.in_use.bytes();

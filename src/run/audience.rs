@@ -1,29 +1,75 @@
 //! Who hears the events of a run: the report that is folded, the recording, and the reader.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plimsoll_cache::LoadObserver;
 use plimsoll_cache::Model;
 use plimsoll_cache::model::TensorInfo;
-use plimsoll_events::{Event, Recorder, Report, Sink};
+use plimsoll_events::{Event, Kind, Load, Recorder, Report, Sink};
 use plimsoll_tui::decision;
 
 use super::churn::Churn;
 use crate::output::Output;
 
+/// A recording that has begun. Where the run does not come to its first event, the file goes again.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    recorder: Recorder,
+    used: AtomicBool,
+}
+
+impl Recording {
+    pub(crate) fn begin(path: &Path) -> Result<Recording, String> {
+        let recorder = Recorder::create(path).map_err(|error| {
+            let advice = match (error.kind(), std::fs::metadata(path)) {
+                (ErrorKind::AlreadyExists, Ok(meta)) if meta.is_file() => {
+                    "; a recording is never overwritten: remove it, or name another file"
+                }
+                (ErrorKind::AlreadyExists, _) => "; name a new file",
+                _ => "",
+            };
+            format!("cannot record in {}: {error}{advice}", path.display())
+        })?;
+        Ok(Recording {
+            recorder,
+            used: AtomicBool::new(false),
+        })
+    }
+
+    fn event(&self, event: &Event) {
+        self.used.store(true, Ordering::Relaxed);
+        self.recorder.event(event);
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.used.load(Ordering::Relaxed) {
+            let _ = std::fs::remove_file(self.recorder.path());
+        }
+    }
+}
+
 /// Takes the events of a run.
 pub(crate) struct Audience {
     report: Mutex<Report>,
-    recorder: Option<Recorder>,
+    /// Errors that were shown in full.
+    shown: Mutex<HashSet<String>>,
+    recorder: Option<Recording>,
     output: Output,
     bar: ProgressBar,
 }
 
 impl Audience {
-    pub(crate) fn new(recorder: Option<Recorder>, output: Output, bar: ProgressBar) -> Audience {
+    pub(crate) fn new(recorder: Option<Recording>, output: Output, bar: ProgressBar) -> Audience {
         Audience {
             report: Mutex::new(Report::new()),
+            shown: Mutex::default(),
             recorder,
             output,
             bar,
@@ -40,7 +86,19 @@ impl Audience {
 
     /// Why the recording is incomplete, if it is.
     pub(crate) fn recording_failed(&self) -> Option<String> {
-        self.recorder.as_ref()?.failure()
+        let recorder = &self.recorder.as_ref()?.recorder;
+        let failure = recorder.failure()?;
+        Some(format!("{}: {failure}", recorder.path().display()))
+    }
+}
+
+impl Audience {
+    /// Whether a failed load's error was shown before: a broken file fails at every lease.
+    fn was_shown(&self, load: &Load) -> bool {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        load.error
+            .as_ref()
+            .is_some_and(|error| !shown.insert(error.clone()))
     }
 }
 
@@ -56,7 +114,19 @@ impl Sink for Audience {
         if self.output.json {
             return;
         }
-        if let Some(line) = decision::line(&self.output.paint, event) {
+        let line = match &event.kind {
+            Kind::Load(load) if self.was_shown(load) => {
+                let mut load = load.clone();
+                load.error = Some("as before".to_owned());
+                let event = Event {
+                    kind: Kind::Load(load),
+                    ..*event
+                };
+                decision::line(&self.output.paint, &event)
+            }
+            _ => decision::line(&self.output.paint, event),
+        };
+        if let Some(line) = line {
             // A reader that has gone away ends the run when the report is printed, not here.
             self.bar.suspend(|| {
                 let _ = self.output.text(&format!("{line}\n"));

@@ -59,7 +59,7 @@ impl Churn {
         for buffer in 0..BUFFERS {
             let exponent = state.random.fraction();
             let bytes = SMALLEST * (LARGEST / SMALLEST).powf(exponent);
-            let block = vec![buffer as u8 | 1; bytes as usize];
+            let block = written(bytes as usize);
             if buffer % (BUFFERS / STAY_PER_STEP) == BUFFERS / STAY_PER_STEP / 2 {
                 state.staying.push_back(block);
                 if state.staying.len() > STAY_IN_ALL {
@@ -87,10 +87,20 @@ impl Churn {
     }
 }
 
+/// A block with every page written; an empty one where memory is short, since churn is a load on
+/// the heap and no reason to end the program.
+fn written(bytes: usize) -> Vec<u8> {
+    let mut block = Vec::new();
+    if block.try_reserve_exact(bytes).is_ok() {
+        block.resize(bytes, 1);
+    }
+    block
+}
+
 impl LoadObserver for Churn {
     fn before_tensor(&self, _: &Model, tensor: &TensorInfo) {
         let bytes = usize::try_from(tensor.bytes.saturating_mul(2)).unwrap_or(0);
-        self.state().staging = vec![1; bytes];
+        self.state().staging = written(bytes);
     }
 
     fn after_tensor(&self, _: &Model, _: &TensorInfo) {

@@ -8,17 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use malloc_stats::limits::Limits;
 use malloc_stats::{Reader, Size};
 use plimsoll_cache::{Cache, Error, Lease, Model};
-use plimsoll_events::{
-    Closed, Kind, Memory, ModelSeen, Opened, Point, Recorder, Report, Sample, Stream,
-};
+use plimsoll_events::{Closed, Kind, Memory, ModelSeen, Opened, Point, Report, Sample, Stream};
 use plimsoll_tui::decision;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::audience::{Audience, Watcher, bar};
+use super::audience::{Audience, Recording, Watcher, bar};
 use super::churn::Churn;
 use super::workload::Step;
 use super::{Churning, Plan, Touch, touch};
-use crate::output::Output;
+use crate::output::{Output, complain};
 
 /// How a run ended.
 pub(crate) struct Outcome {
@@ -27,22 +25,22 @@ pub(crate) struct Outcome {
     pub(crate) recording_failed: Option<String>,
 }
 
+/// How often a wait looks whether it is to end.
+const LISTEN: Duration = Duration::from_millis(50);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a plan.
-pub(crate) fn drive(plan: &Plan, output: &Output) -> Result<Outcome, Failure> {
+pub(crate) fn drive(
+    plan: &Plan,
+    recording: Option<Recording>,
+    output: &Output,
+) -> Result<Outcome, Failure> {
     let interrupted = interruptible()?;
     let allocator = plimsoll_profiles::in_force(&plan.profile);
     let reader = Reader::new(allocator.clone())?;
-    let recorder = match &plan.record {
-        Some(path) => Some(
-            Recorder::create(path)
-                .map_err(|error| format!("cannot record in {}: {error}", path.display()))?,
-        ),
-        None => None,
-    };
     let bar = bar(expected_bytes(plan), "leased");
-    let audience = Arc::new(Audience::new(recorder, *output, bar.clone()));
+    let audience = Arc::new(Audience::new(recording, *output, bar.clone()));
     let stream = Stream::new(Arc::clone(&audience));
     let churn = (plan.churning != Churning::None).then(|| Arc::new(Churn::new(plan.seed)));
     let watcher = Watcher {
@@ -72,19 +70,22 @@ pub(crate) fn drive(plan: &Plan, output: &Output) -> Result<Outcome, Failure> {
         checksums: BTreeMap::new(),
         read: Vec::new(),
         quiet: output.json,
+        interrupted: Arc::clone(&interrupted),
     };
     run.open(allocator);
     forget_peak();
     run.sample(Point::Baseline);
+    let mut leased_bytes = 0_u64;
     for (number, step) in plan.steps.iter().enumerate() {
-        if interrupted.load(Ordering::Relaxed) {
+        run.step(step);
+        if run.is_interrupted() {
             break;
         }
-        run.step(step);
         run.sample(Point::Step(number as u64 + 1));
-        bar.set_position(bar.position().max(bytes_until(plan, number)));
+        leased_bytes = leased_bytes.saturating_add(bytes_of(plan, step));
+        bar.set_position(leased_bytes);
     }
-    run.end(&interrupted);
+    run.end();
     bar.finish_and_clear();
     Ok(Outcome {
         report: audience.report(),
@@ -121,14 +122,8 @@ fn bytes_of(plan: &Plan, step: &Step) -> u64 {
 }
 
 fn expected_bytes(plan: &Plan) -> u64 {
-    plan.steps.iter().map(|step| bytes_of(plan, step)).sum()
-}
-
-fn bytes_until(plan: &Plan, number: usize) -> u64 {
-    plan.steps[..=number]
-        .iter()
-        .map(|step| bytes_of(plan, step))
-        .sum()
+    let bytes = plan.steps.iter().map(|step| bytes_of(plan, step));
+    bytes.fold(0, u64::saturating_add)
 }
 
 struct Running<'a> {
@@ -145,6 +140,7 @@ struct Running<'a> {
     read: Vec<u8>,
     /// Whether notes are not printed as they come.
     quiet: bool,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Running<'_> {
@@ -209,7 +205,7 @@ impl Running<'_> {
                 tightest.bound
             );
             if self.quiet {
-                eprintln!("plimsoll: warning: {text}");
+                complain(&format!("warning: {text}"));
             }
             self.stream.emit(Kind::Note { text });
         }
@@ -262,7 +258,7 @@ impl Running<'_> {
     fn wait_for(&mut self, step: &Step) {
         let at = step.at.map_or_else(Instant::now, |at| self.started + at);
         self.release_until(Some(at));
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        self.sleep_until(at);
     }
 
     /// Releases leases in the order of their times, waiting for each: those due until `limit`, or
@@ -274,7 +270,7 @@ impl Running<'_> {
             if limit.is_some_and(|limit| *until > limit) {
                 return;
             }
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            self.sleep_until(*until);
             self.held.pop();
         }
     }
@@ -294,6 +290,21 @@ impl Running<'_> {
                     return None;
                 }
             }
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not through a signal.
+    fn sleep_until(&self, until: Instant) {
+        while !self.is_interrupted() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LISTEN));
         }
     }
 
@@ -329,7 +340,7 @@ impl Running<'_> {
     }
 
     /// Drops everything, settles, and closes the stream.
-    fn end(mut self, interrupted: &AtomicBool) {
+    fn end(mut self) {
         self.held.clear();
         if let Some(churn) = &self.churn {
             churn.drop_buffers();
@@ -342,19 +353,16 @@ impl Running<'_> {
         self.cache.tell_hits();
         self.sample(Point::Dropped);
         if !self.plan.settle.is_zero() {
-            let until = Instant::now() + self.plan.settle;
-            while Instant::now() < until && !interrupted.load(Ordering::Relaxed) {
-                let left = until.saturating_duration_since(Instant::now());
-                std::thread::sleep(left.min(Duration::from_millis(100)));
-            }
+            self.sleep_until(Instant::now() + self.plan.settle);
             self.sample(Point::Settled);
         }
         let checksum = (self.plan.touch == Touch::Checksum && !self.read.is_empty())
             .then(|| format!("{:016x}", xxh3_64(&self.read)));
+        let interrupted = self.is_interrupted();
         self.stream.emit(Kind::Closed(Closed {
             checksum,
             model_checksums: self.checksums,
-            interrupted: interrupted.load(Ordering::Relaxed),
+            interrupted,
         }));
     }
 }

@@ -17,12 +17,12 @@ mod random;
 mod touch;
 pub(crate) mod workload;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll_cache::{Model, Snapshots, Storage};
 use plimsoll_profiles::Profile;
 
+pub(crate) use audience::Recording;
 pub(crate) use drive::drive;
 pub(crate) use touch::Touch;
 
@@ -54,5 +54,4 @@ pub(crate) struct Plan {
     pub(crate) settle: Duration,
     pub(crate) seed: u64,
     pub(crate) workload: String,
-    pub(crate) record: Option<PathBuf>,
 }

@@ -33,6 +33,16 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Model>, Error> {
         }
     }
     if models.is_empty() {
+        if let [one] = &found.other[..]
+            && one.path == path
+        {
+            return Err(format!(
+                "{} is {}, which is not read here; convert it to safetensors",
+                escape_path(path),
+                one.format
+            )
+            .into());
+        }
         let others: Vec<String> = found
             .other
             .iter()

@@ -1,11 +1,13 @@
 //! Which models are leased, when, and for how long.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use malloc_stats::Size;
+use plimsoll_tui::paint::shortened;
 use serde::Deserialize;
 
 use super::random::Random;
@@ -48,6 +50,9 @@ pub(crate) enum WorkloadError {
 const LARGEST_FILE: u64 = 64 << 20;
 const MOST_STEPS: usize = 10_000_000;
 const LONGEST_HOLD_MS: u64 = 86_400_000;
+
+/// Columns of a file's own words in an error.
+const LONGEST_ECHO: usize = 80;
 
 /// How steep the zipf workload is: the exponent of its ranks, the order of which is the models'.
 const ZIPF_EXPONENT: f64 = 1.1;
@@ -138,13 +143,18 @@ fn from_file(path: &Path, models: &[String]) -> Result<Vec<Step>, WorkloadError>
         });
     }
     let file = File::open(path).map_err(io)?;
+    let mut names: HashMap<&str, usize> = HashMap::with_capacity(models.len());
+    for (index, name) in models.iter().enumerate() {
+        names.insert(name, index);
+    }
     let mut steps = Vec::new();
-    for (number, line) in BufReader::new(file.take(LARGEST_FILE)).lines().enumerate() {
+    let lines = BufReader::new(file.take(LARGEST_FILE)).split(b'\n');
+    for (number, line) in lines.enumerate() {
         let line = line.map_err(io)?;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let step = step(&line, models).map_err(|reason| WorkloadError::Line {
+        let step = step(&line, &names).map_err(|reason| WorkloadError::Line {
             path: path.to_owned(),
             line: number + 1,
             reason,
@@ -159,36 +169,60 @@ fn from_file(path: &Path, models: &[String]) -> Result<Vec<Step>, WorkloadError>
     Ok(steps)
 }
 
-fn step(line: &str, models: &[String]) -> Result<Step, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+fn step(line: &[u8], models: &HashMap<&str, usize>) -> Result<Step, String> {
+    if line.starts_with(b"\xef\xbb\xbf") {
+        return Err("begins with a byte order mark; save the file without one".to_owned());
+    }
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err("is no JSON object, such as {\"lease\":[\"m0\"]}".to_owned());
+    }
+    let line: Line = serde_json::from_slice(line).map_err(|error| {
+        let text = error.to_string();
+        // The position is within the line, which is named already.
+        let words = text.split(" at line ").next().unwrap_or(&text);
+        format!(
+            "{} (column {})",
+            shortened(words, LONGEST_ECHO),
+            error.column()
+        )
+    })?;
     if line.lease.is_empty() {
         return Err("`lease` names no model".to_owned());
     }
     if let Some(device) = line.on.filter(|device| device != "cpu") {
-        return Err(format!("no device `{}` here: cpu", device.escape_debug()));
+        let device = device.escape_debug().to_string();
+        return Err(format!(
+            "no device `{}` here: cpu",
+            shortened(&device, LONGEST_ECHO)
+        ));
     }
     if line.hold_ms.max(line.at_ms.unwrap_or(0)) > LONGEST_HOLD_MS {
         return Err(format!(
             "`hold_ms` and `at_ms` take at most {LONGEST_HOLD_MS}"
         ));
     }
-    let indices = line.lease.iter().map(|name| {
-        models
-            .iter()
-            .position(|model| model == name)
-            .ok_or_else(|| {
-                let names: Vec<_> = models.iter().take(12).map(String::as_str).collect();
-                let more = if models.len() > 12 { ", …" } else { "" };
-                format!(
-                    "no model `{}`; there are {}{more}",
-                    name.escape_debug(),
-                    names.join(", ").escape_debug()
-                )
-            })
-    });
-    Ok(Step {
-        models: indices.collect::<Result<_, _>>()?,
+    let mut step = Step {
+        models: Vec::new(),
         hold: Duration::from_millis(line.hold_ms),
         at: line.at_ms.map(Duration::from_millis),
-    })
+    };
+    let mut seen = HashSet::new();
+    for name in &line.lease {
+        let index = *models.get(name.as_str()).ok_or_else(|| {
+            let mut known: Vec<&str> = models.keys().copied().collect();
+            known.sort_unstable();
+            let more = if known.len() > 12 { ", …" } else { "" };
+            known.truncate(12);
+            let name = name.escape_debug().to_string();
+            format!(
+                "no model `{}`; there are {}{more}",
+                shortened(&name, LONGEST_ECHO),
+                known.join(", ").escape_debug()
+            )
+        })?;
+        if seen.insert(index) {
+            step.models.push(index);
+        }
+    }
+    Ok(step)
 }

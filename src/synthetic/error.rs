@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use malloc_stats::Size;
 use plimsoll_cache::model::escape_path;
 use thiserror::Error;
 
@@ -20,7 +21,7 @@ pub enum Error {
     },
 
     /// The file system has no room.
-    #[error("{}: {needs} bytes are to be written and {free} are free; free {}, or make less with a smaller --scale", escape_path(dir), needs - free)]
+    #[error("{}: {} to be written and {} free; free {}, make less with a smaller --scale, or set XDG_CACHE_HOME to a roomier folder", escape_path(dir), Size(*needs), Size(*free), Size(needs - free))]
     NoSpace {
         /// The folder.
         dir: PathBuf,
@@ -31,7 +32,10 @@ pub enum Error {
     },
 
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", escape_path(path))]
+    #[error(
+        "{}: cannot {action}: {source}; models are made below XDG_CACHE_HOME",
+        escape_path(path)
+    )]
     Io {
         /// The file or folder.
         path: PathBuf,

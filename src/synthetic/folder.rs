@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
@@ -52,10 +52,12 @@ pub fn clean() -> Result<Removed, Error> {
 
 pub(super) fn clean_in(dir: &Path) -> Result<Removed, Error> {
     let mut removed = Removed::default();
-    if dir.is_dir() {
-        clean_folder(dir, 1, &mut removed)?;
+    // Only a folder that is not there is nothing to clean: one that cannot be looked at is an error.
+    match fs::metadata(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(removed),
+        Err(error) => Err(Error::io(dir, "look at it")(error)),
+        Ok(_) => clean_folder(dir, 1, &mut removed).map(|()| removed),
     }
-    Ok(removed)
 }
 
 /// Cleans `dir` and, `below` levels deep, the folders of sets in it. Links are not followed.

@@ -172,7 +172,9 @@ fn workloads_that_make_no_sense() {
         ("{\"lease\":[]}", "names no model"),
         ("{\"lease\":[\"m\"],\"on\":\"gpu\"}", "gpu"),
         ("{\"lease\":[\"m\"],\"hold\":1}", "hold"),
-        ("nonsense", "expected"),
+        ("nonsense", "no JSON object"),
+        ("[[\"m\"],\"cpu\",0,0]", "no JSON object"),
+        ("\u{feff}{\"lease\":[\"m\"]}", "byte order mark"),
     ] {
         std::fs::write(
             world.path("w.jsonl"),
@@ -250,4 +252,51 @@ fn names_from_files_cannot_move_the_cursor() {
         assert!(output.status.success());
         assert!(!output.stdout.contains(&0x1b), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_recording_that_cannot_be_begun_makes_no_models_either() {
+    let world = World::new();
+    let said = world.refused(&["run", "--scale", "0.02", "--record", "none/x.jsonl"]);
+    assert!(said.contains("none/x.jsonl"), "{said}");
+    assert!(!world.path("cache").exists(), "models were made");
+    let said = world.refused(&["run", "--scale", "0.02", "--record", "/dev/null"]);
+    assert!(said.contains("name a new file"), "{said}");
+}
+
+#[test]
+fn arguments_cannot_move_the_cursor() {
+    let world = World::new();
+    for arguments in [
+        ["replay", "\x1b[31mX"],
+        ["scan", "\x1b[31mX"],
+        ["run", "--workload=./\x1b[31mX"],
+        ["run", "--record=/none/\x1b[31mX"],
+        ["run", "--profile=./\x1b[31mX"],
+    ] {
+        let output = world.run(&arguments);
+        assert!(!output.stderr.contains(&0x1b), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_full_device_in_place_of_output_is_an_error_and_no_panic() {
+    let world = World::new();
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let output = world.command(["profiles"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("standard output"), "{said}");
+    let output = world
+        .command(["scan", "/none"])
+        .stderr(full())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

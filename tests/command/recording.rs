@@ -100,7 +100,7 @@ fn a_recording_is_never_overwritten() {
         "--record",
         "mine",
     ]);
-    assert!(said.contains("mine exists"), "{said}");
+    assert!(said.contains("never overwritten"), "{said}");
     assert_eq!(std::fs::read(world.path("mine")).unwrap(), b"precious");
 }
 

@@ -247,6 +247,89 @@ fn an_interrupted_run_reports_what_it_did_and_exits_130() {
 }
 
 #[test]
+fn an_interruption_is_heard_while_a_lease_is_held() {
+    let world = World::new();
+    let folder = world.models(&[("a", 100_000)]);
+    std::fs::write(
+        world.path("w.jsonl"),
+        "{\"lease\":[\"a\"],\"hold_ms\":80000000}\n",
+    )
+    .unwrap();
+    let mut child = world
+        .command([
+            "run",
+            "--models",
+            folder.to_str().unwrap(),
+            "--workload",
+            "./w.jsonl",
+        ])
+        .args(["--record", "r.jsonl"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let loaded =
+        || std::fs::read_to_string(world.path("r.jsonl")).is_ok_and(|r| r.contains("\"load\""));
+    while !loaded() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(world.json(&["replay", "r.jsonl", "--json"])["loads"], 1);
+}
+
+#[test]
+fn loads_that_fail_are_reported_with_their_errors_and_every_byte_is_accounted_for() {
+    let world = World::new();
+    let folder = world.models(&[("a", 900_000), ("b", 900_000)]);
+    std::fs::write(
+        world.path("w.jsonl"),
+        "{\"lease\":[\"a\"]}\n{\"lease\":[\"b\"],\"at_ms\":1500}\n{\"lease\":[\"a\"]}\n{\"lease\":[\"b\"]}\n",
+    )
+    .unwrap();
+    let child = world
+        .command([
+            "run",
+            "--models",
+            folder.to_str().unwrap(),
+            "--workload",
+            "./w.jsonl",
+            "--json",
+        ])
+        .args(["--ram", "1MiB", "--record", "r.jsonl"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let loaded =
+        || std::fs::read_to_string(world.path("r.jsonl")).is_ok_and(|r| r.contains("\"load\""));
+    while !loaded() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(folder.join("b.safetensors"))
+        .unwrap();
+    file.set_len(1000).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("b.safetensors"),
+        "{}",
+        text(&output.stderr)
+    );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["failed_loads"], 2);
+    assert_eq!(report["errors"][0]["model"], "b");
+    assert_eq!(report["errors"][0]["count"], 2);
+    let number = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(
+        number("freed_bytes"),
+        number("returned_bytes") + number("recycled_bytes")
+    );
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let world = World::new();
     let folder = world.models(&[("a", 100_000)]);
