@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use plimsoll_events::{Kind, Stream, Tally};
@@ -91,14 +91,16 @@ impl Shared {
 
     /// The entry of a model: remembered in the model, else looked up by what its files are.
     pub(crate) fn entry(&self, model: &Model) -> Arc<Entry> {
-        if let Some(entry) = model.entry_in(self.id) {
+        let remembered = model.remembered_by(self.id);
+        if let Some(Ok(entry)) = remembered.map(|entry| entry.downcast::<Entry>()) {
             return entry;
         }
         let charge = self.storage.charge(model);
         let entry = self.ledger().register(Identity::of(model), |index| {
             Entry::new(index, model.clone(), charge)
         });
-        model.remember(self.id, &entry);
+        let weak: Weak<Entry> = Arc::downgrade(&entry);
+        model.remember(self.id, weak);
         entry
     }
 

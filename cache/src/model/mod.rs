@@ -41,6 +41,7 @@ mod shard_index;
 mod summary;
 mod tensor;
 
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -80,7 +81,7 @@ struct Inner {
 #[derive(Clone)]
 struct Residence {
     cache: u64,
-    entry: Weak<crate::cache::Entry>,
+    entry: Weak<dyn Any + Send + Sync>,
 }
 
 /// What opening finds.
@@ -276,8 +277,9 @@ impl Model {
 }
 
 impl Model {
-    /// The entry that a cache has remembered here, if it was the first to.
-    pub(crate) fn entry_in(&self, cache: u64) -> Option<Arc<crate::cache::Entry>> {
+    /// What a cache has remembered here, if it was the first to. A model knows no cache, so what it
+    /// is has no type.
+    pub(crate) fn remembered_by(&self, cache: u64) -> Option<Arc<dyn Any + Send + Sync>> {
         let residence = self.inner.residence.get()?;
         if residence.cache == cache {
             residence.entry.upgrade()
@@ -286,12 +288,11 @@ impl Model {
         }
     }
 
-    /// Remembers the entry of the first cache that leases this model.
-    pub(crate) fn remember(&self, cache: u64, entry: &Arc<crate::cache::Entry>) {
-        self.inner.residence.get_or_init(|| Residence {
-            cache,
-            entry: Arc::downgrade(entry),
-        });
+    /// Remembers something for the first cache that leases this model.
+    pub(crate) fn remember(&self, cache: u64, entry: Weak<dyn Any + Send + Sync>) {
+        self.inner
+            .residence
+            .get_or_init(|| Residence { cache, entry });
     }
 }
 

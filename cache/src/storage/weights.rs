@@ -1,7 +1,7 @@
 //! The resident weights of one model: bytes, and candle tensors over them.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor, WithDType};
@@ -19,6 +19,8 @@ use crate::observe::LoadObserver;
 /// Counts tensors that had to be copied.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
+    /// Whether it was said that there are any.
+    said: AtomicBool,
     pub(crate) tensors: AtomicU64,
     pub(crate) bytes: AtomicU64,
 }
@@ -144,6 +146,14 @@ impl Weights {
         let copy = Tensor::from_raw_buffer(self.plain(index), dtype, &tensor.shape, &Device::Cpu)
             .map_err(|error| refused(error.to_string()))?;
         self.copies.tensors.fetch_add(1, Ordering::Relaxed);
+        if !self.copies.said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                model = %self.model.name().escape_debug(),
+                tensor = %tensor.name.escape_debug(),
+                "tensors are copied, since their memory cannot be adopted: under `heap` storage, \
+                 without plimsoll_profiles::Selected as global allocator, or without address space"
+            );
+        }
         self.copies.bytes.fetch_add(tensor.bytes, Ordering::Relaxed);
         Ok(copy)
     }

@@ -86,6 +86,9 @@ pub fn serving() -> AllocatorKind {
 
 /// Whether [`Selected`] is the global allocator of this program. Adoption is sound only then.
 ///
+/// A global allocator that wraps [`Selected`] has to pass every call on to it: one that serves some
+/// blocks itself would be taken for it here, and would be handed adopted blocks to free.
+///
 /// A canary block is allocated through the global allocator; the dispatcher, if it is installed,
 /// has decided by the time the block exists.
 #[must_use]
