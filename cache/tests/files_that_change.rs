@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_cache::{Cache, Error, LoadError, LoadObserver, Model, Storage};
-use support::{Folder, MIB};
+use support::{Folder, MIB, cache};
 
 /// Does something to a file once the first bytes of it were read.
 struct Meanwhile {
@@ -108,4 +108,20 @@ fn an_observer_has_an_ordinary_stack_on_every_reader() {
         .build()
         .unwrap();
     cache.lease([&model]).unwrap();
+}
+
+#[test]
+fn a_file_that_is_gone_costs_no_other_model_its_place() {
+    let folder = Folder::new();
+    let (good, dead) = (folder.model("good", MIB), folder.model("dead", MIB));
+    let (cache, kept) = cache(|builder| builder.ram(3 * MIB / 2));
+    drop(cache.lease([&good]).unwrap());
+    std::fs::remove_file(dead.path()).unwrap();
+    assert!(matches!(cache.lease([&dead]), Err(Error::Load(_))));
+    assert_eq!(cache.usage().resident_models, 1);
+    let failed = kept
+        .kinds()
+        .into_iter()
+        .filter(|kind| matches!(kind, plimsoll_events::Kind::Load(load) if load.error.is_some()));
+    assert_eq!(failed.count(), 1, "the failure is told");
 }

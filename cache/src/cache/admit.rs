@@ -89,6 +89,7 @@ impl Shared {
         wait: Wait,
     ) -> Result<Lease, Error> {
         loop {
+            self.refuse_stale(&entries)?;
             let claims = self.reserve(&entries, wait)?;
             let loaded: Vec<usize> = claims
                 .to_load

@@ -52,6 +52,11 @@ impl Pins {
             .is_ok()
     }
 
+    /// Whether the door is open, at this moment.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & OPEN != 0
+    }
+
     /// How many are inside.
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::SeqCst) & !OPEN

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use malloc_stats::size::Size;
-use malloc_stats::{Diff, Metric};
+use malloc_stats::{Depth, Diff, Metric};
 use plimsoll_events::{Kind, Load};
 
 use super::entry::Entry;
@@ -55,19 +55,7 @@ impl Shared {
             _ => None,
         };
         ended.finish(outcome);
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            tracing::debug!(
-                model = %entry.name().escape_debug(),
-                bytes = %Size(entry.model.bytes()),
-                ?took,
-                recycled = %Size(recycled_bytes),
-                failed = error.is_some(),
-                "load\n{}",
-                Diff::between(&before, &after)
-            );
-        }
-        self.tell_hits();
-        self.stream.emit(Kind::Load(Box::new(Load {
+        self.tell_load(Load {
             model: entry.name().to_owned(),
             tier: "ram".to_owned(),
             bytes: entry.model.bytes(),
@@ -79,11 +67,54 @@ impl Shared {
             before,
             after,
             error: error.as_ref().map(ToString::to_string),
-        })));
+        });
         match error {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Looks whether the files of models that will have to be loaded are still what they were,
+    /// before anything is evicted for them: a dead file is not to cost a good model at each lease.
+    pub(super) fn refuse_stale(&self, entries: &[Arc<Entry>]) -> Result<(), Error> {
+        for entry in entries.iter().filter(|entry| !entry.pins.is_open()) {
+            let Err(error) = entry.model.changed() else {
+                continue;
+            };
+            let error = Error::from(LoadError::from(error));
+            let now = self.brackets.take(Depth::Bracket);
+            self.tell_load(Load {
+                model: entry.name().to_owned(),
+                tier: "ram".to_owned(),
+                bytes: entry.model.bytes(),
+                charged_bytes: entry.charge,
+                took_us: 0,
+                recycled_bytes: 0,
+                gave_back: Metric::Exact(0),
+                snapshots_us: now.cost_us,
+                before: now.clone(),
+                after: now,
+                error: Some(error.to_string()),
+            });
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn tell_load(&self, load: Load) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tracing::debug!(
+                model = %load.model.escape_debug(),
+                bytes = %Size(load.bytes),
+                took_us = load.took_us,
+                recycled = %Size(load.recycled_bytes),
+                failed = load.error.is_some(),
+                "load\n{}",
+                Diff::between(&load.before, &load.after)
+            );
+        }
+        self.tell_hits();
+        self.stream.emit(Kind::Load(Box::new(load)));
     }
 
     /// Gives back the reservation of a load that will not begin.
