@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use malloc_stats::limits::Limits;
 use malloc_stats::{Reader, Size};
-use plimsoll_cache::{Cache, Error, Lease, Model};
+use plimsoll_cache::{Cache, Lease, Model};
 use plimsoll_events::{Closed, Kind, Memory, ModelSeen, Opened, Point, Report, Sample, Stream};
 use plimsoll_tui::decision;
 use xxhash_rust::xxh3::xxh3_64;
@@ -275,21 +275,45 @@ impl Running<'_> {
         }
     }
 
-    /// Leases models; where what is held is in the way, waits for the next release. A refusal is
-    /// an event, and the run goes on.
+    /// Leases models, once what this run itself holds is no longer in the way. A refusal is an
+    /// event, and the run goes on.
     fn lease(&mut self, models: &[&Model]) -> Option<Lease> {
-        loop {
-            match self.cache.try_lease(models.iter().copied()) {
-                Ok(lease) => return Some(lease),
-                Err(Error::NoRoom { .. }) if !self.held.is_empty() => {
-                    let next = self.held.iter().map(|(until, _)| *until).min();
-                    self.release_until(next);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the lease was not given");
-                    return None;
-                }
+        self.make_way(models);
+        match self.cache.try_lease(models.iter().copied()) {
+            Ok(lease) => Some(lease),
+            Err(error) => {
+                tracing::debug!(%error, "the lease was not given");
+                None
             }
+        }
+    }
+
+    /// Waits for releases until models fit beside what is still held. Asking the cache instead
+    /// would count a refusal for each answer.
+    fn make_way(&mut self, models: &[&Model]) {
+        let charge = |model: &&Model| self.plan.storage.charge(model);
+        let charges: Vec<u64> = models.iter().map(charge).collect();
+        let all = charges.iter().copied().fold(0, u64::saturating_add);
+        while all <= self.plan.budget && !self.held.is_empty() {
+            let is_held = |model: &Model| {
+                let mut held = self.held.iter().flat_map(|(_, lease)| lease.models());
+                held.any(|held| held.id() == model.id())
+            };
+            let new = models
+                .iter()
+                .zip(&charges)
+                .filter(|(model, _)| !is_held(model));
+            let new: u64 = new.map(|(_, charge)| charge).sum();
+            if new
+                <= self
+                    .plan
+                    .budget
+                    .saturating_sub(self.cache.usage().pinned_bytes)
+            {
+                return;
+            }
+            let next = self.held.iter().map(|(until, _)| *until).min();
+            self.release_until(next);
         }
     }
 

@@ -156,6 +156,32 @@ fn a_workload_file_says_what_is_leased_when_and_for_how_long() {
 }
 
 #[test]
+fn a_lease_that_waits_for_the_runs_own_release_is_no_refusal() {
+    let world = World::new();
+    let folder = world.models(&[("a", 600_000), ("b", 600_000)]);
+    std::fs::write(
+        world.path("steps.jsonl"),
+        "{\"lease\":[\"a\"],\"hold_ms\":80,\"at_ms\":0}\n{\"lease\":[\"b\"],\"at_ms\":5}\n",
+    )
+    .unwrap();
+    let folder = folder.to_str().unwrap();
+    let report = world.json(&[
+        "run",
+        "--models",
+        folder,
+        "--workload",
+        "./steps.jsonl",
+        "--ram",
+        "700kB",
+        "--json",
+    ]);
+    assert_eq!(
+        (&report["loads"], &report["refusals"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
 fn churn_counts_as_live_and_its_metadata_outlives_the_models() {
     let world = World::new();
     let folder = world.models(&[("a", 2 << 20), ("b", 2 << 20)]);
