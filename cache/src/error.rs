@@ -6,35 +6,41 @@ use std::time::Duration;
 
 use malloc_stats::size::Size;
 
+use crate::books::Fault;
 use crate::model::OpenError;
 
 /// An error of the cache. Cheap to clone, since all who wait for one load get its error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The lease can never be met: its models need more than the whole budget.
+    /// The lease can never be met: it needs more than a whole budget.
     #[error(
-        "{} needs {} of RAM and the budget is {}; raise the budget, or lease fewer models at once",
+        "{} needs {} of {tier} and the budget is {}; raise the budget, lease fewer models at once, \
+         or name another device with `or_on`",
         names(models), Size(*asked), Size(*budget)
     )]
     ExceedsBudget {
         /// The models asked for.
         models: Vec<String>,
-        /// Bytes they need together.
+        /// The tier that is too small.
+        tier: String,
+        /// Bytes they need there together, declared working memory included.
         asked: u64,
-        /// The budget, bytes.
+        /// Its budget, bytes.
         budget: u64,
     },
     /// There is no room at this moment, because leases and held tensors pin what could make it.
     #[error(
-        "no room for {}: {} asked, {} of {} free, {} pinned by leases or held tensors; release \
-         some, or wait with `lease`",
+        "no room for {} in {tier}: {} asked, {} of {} free, {} pinned by leases or held tensors; \
+         release some, or wait with `lease`",
         names(models), Size(*asked), Size(*free), Size(*budget), Size(*pinned)
     )]
     NoRoom {
         /// The models asked for.
         models: Vec<String>,
-        /// Bytes that are missing for them.
+        /// The tier that is full.
+        tier: String,
+        /// Bytes they need there together.
         asked: u64,
         /// Bytes free in the budget.
         free: u64,
@@ -45,20 +51,69 @@ pub enum Error {
     },
     /// The lease was not met in the time it was given.
     #[error(
-        "waited {waited:?} for {} of RAM for {}; {} of {} are pinned by leases or held tensors",
+        "waited {waited:?} for {} of {tier} for {}; {} of {} are pinned by leases, loads or held \
+         tensors",
         Size(*asked), names(models), Size(*pinned), Size(*budget)
     )]
     Timeout {
         /// The models asked for.
         models: Vec<String>,
-        /// Bytes that are missing for them.
+        /// The tier that was waited for.
+        tier: String,
+        /// Bytes they need there together.
         asked: u64,
         /// The budget, bytes.
         budget: u64,
-        /// Bytes that leases and held tensors pin.
+        /// Bytes that leases, loads and held tensors pin.
         pinned: u64,
         /// How long it waited.
         waited: Duration,
+    },
+    /// The wait could not end: every lease there is was taken by a thread that waits here itself.
+    #[error(
+        "{} needs {} of {tier} and waits for leases of threads that wait themselves ({} of {} are \
+         pinned); lease everything at once, release before you lease, or tell of a lease that was \
+         given to another thread with `Lease::hand_over`",
+        names(models), Size(*asked), Size(*pinned), Size(*budget)
+    )]
+    Deadlock {
+        /// The models asked for.
+        models: Vec<String>,
+        /// The tier that was waited for.
+        tier: String,
+        /// Bytes they need there together.
+        asked: u64,
+        /// The budget, bytes.
+        budget: u64,
+        /// Bytes that leases pin.
+        pinned: u64,
+    },
+    /// The cache has no such device.
+    #[error("this cache was built without the device that `{}` is wanted on", model.escape_debug())]
+    NoDevice {
+        /// The model.
+        model: String,
+    },
+    /// The lease asks for no model at all.
+    #[error("the lease names no model")]
+    NoModel,
+    /// A device found that weights are not what was written to it.
+    #[error(
+        "tensor `{}` of `{}` on {device} has checksum {found:016x}, and {expected:016x} was \
+         written; something wrote to leased weights",
+        tensor.escape_debug(), model.escape_debug()
+    )]
+    Corrupt {
+        /// The device.
+        device: String,
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// XXH3-64 of what was written.
+        expected: u64,
+        /// XXH3-64 of what is there.
+        found: u64,
     },
     /// A model could not be loaded.
     #[error(transparent)]
@@ -91,6 +146,37 @@ pub enum Error {
         dtype: String,
         /// candle's answer.
         reason: String,
+    },
+}
+
+/// Why a cache cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// This process's memory cannot be read.
+    #[error(transparent)]
+    Stats(#[from] malloc_stats::Error),
+    /// An automatic budget finds nothing to follow.
+    #[error("the budget of {tier} cannot follow the machine: {reason}; give a number of bytes")]
+    Unfollowed {
+        /// The tier.
+        tier: String,
+        /// Why.
+        reason: String,
+    },
+    /// A device was given twice.
+    #[error("the device {device} was given twice")]
+    Twice {
+        /// Its name.
+        device: String,
+    },
+    /// There are too many devices.
+    #[error("{devices} devices were given; the most is {most}")]
+    TooMany {
+        /// How many were given.
+        devices: usize,
+        /// How many there may be.
+        most: usize,
     },
 }
 
@@ -136,12 +222,74 @@ pub enum LoadError {
         /// The system's answer.
         reason: String,
     },
+    /// The device has no memory for it, though its budget had room.
+    #[error(
+        "{device} has no memory for `{}`: {} asked, {} free of {}{}",
+        model.escape_debug(), Size(*asked), Size(*free), Size(*total),
+        if *injected { " (injected)" } else { "" }
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// The model.
+        model: String,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes that the device has free.
+        free: u64,
+        /// All it has.
+        total: u64,
+        /// Whether the fault was asked for.
+        injected: bool,
+    },
+    /// A transfer to the device failed.
+    #[error(
+        "cannot transfer tensor `{}` of `{}` to {device} at byte {offset}: {reason}",
+        tensor.escape_debug(), model.escape_debug()
+    )]
+    Transfer {
+        /// The device.
+        device: String,
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// Where in it.
+        offset: u64,
+        /// The device's answer.
+        reason: String,
+    },
+    /// The copy in RAM, from which the device was to be loaded, cannot be read.
+    #[error("cannot read the copy of `{}` in RAM: {reason}", model.escape_debug())]
+    Copy {
+        /// The model.
+        model: String,
+        /// Why.
+        reason: String,
+    },
     /// The thread that loaded panicked.
     #[error("the load of `{}` was abandoned by a panic", model.escape_debug())]
     Abandoned {
         /// The model.
         model: String,
     },
+}
+
+impl Fault for Error {
+    fn wants_room(&self) -> Option<u64> {
+        let Error::Load(error) = self else {
+            return None;
+        };
+        match **error {
+            LoadError::OutOfMemory { asked, .. } => Some(asked),
+            _ => None,
+        }
+    }
+
+    fn abandoned(model: &str) -> Error {
+        let model = model.to_owned();
+        LoadError::Abandoned { model }.into()
+    }
 }
 
 impl From<LoadError> for Error {

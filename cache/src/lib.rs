@@ -6,21 +6,29 @@
 //! which a model could be lost.
 //!
 //! ```no_run
-//! use plimsoll_cache::{Cache, Model};
+//! use plimsoll_cache::device::{Cpu, Device, Simulated};
+//! use plimsoll_cache::{Budget, Cache, Model};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cache = Cache::builder().ram(8 << 30).build()?;
-//! let unet = Model::open("unet.safetensors")?;          // headers only
+//! let device = Simulated::new(24 << 30);
+//! let gpu = device.tier();
+//! let cache = Cache::builder()
+//!     .ram(Budget::auto())
+//!     .device(device, Budget::auto().reserve(3 << 30))
+//!     .build()?;
+//! let unet = Model::open("unet.safetensors")?;                       // headers only
 //! let clip = Model::open("clip.safetensors")?;
-//! let lease = cache.lease([&unet, &clip])?;             // all or nothing
-//! let weight = lease.get(&unet)?.tensor("time_embed.0.weight")?;
+//! let lease = cache.lease([unet.on(gpu).or_on(Cpu), clip.on(Cpu)])?; // all or nothing
+//! let weight = lease.get(&unet)?.tensor("time_embed.0.weight")?;     // a candle tensor
 //! # Ok(()) }
 //! ```
 //!
 //! | module | question |
 //! |---|---|
 //! | [`model`] | what is in the files? |
+//! | [`device`] | which memory can hold weights? |
 //! | [`storage`] | how is a model kept in RAM? |
+//! | [`budget`] | how much of it may there be? |
 //! | [`policy`] | which model goes first? |
 //! | [`residency`] | in which state is a model, and what may follow? |
 //! | [`observe`] | what does a load do while it does it? |
@@ -28,8 +36,11 @@
 //! Everything the cache does is an event (`plimsoll-events`) with the bytes asked, freed and really
 //! returned, bracketed by two memory snapshots; each goes to `tracing` at debug level as well.
 
+mod books;
 mod bracket;
+pub mod budget;
 mod cache;
+pub mod device;
 mod error;
 mod lease;
 pub mod model;
@@ -37,10 +48,13 @@ pub mod observe;
 pub mod policy;
 pub mod residency;
 pub mod storage;
+mod sync;
 
 pub use bracket::Snapshots;
-pub use cache::{Builder, Cache, Cleared, Usage};
-pub use error::{Error, LoadError};
+pub use budget::Budget;
+pub use cache::{Builder, Cache, Cleared, LeaseFuture, MadeRoom, Prefetch, Usage, Wanted};
+pub use device::{Cpu, Tier};
+pub use error::{BuildError, Error, LoadError};
 pub use lease::{Lease, Leased};
 pub use model::Model;
 pub use observe::LoadObserver;

@@ -1,5 +1,7 @@
 //! Watching a load from inside.
 
+use std::path::Path;
+
 use crate::model::{Model, TensorInfo};
 
 /// Is told what a load does while it does it: for progress bars, and for whoever wants to do what
@@ -15,6 +17,21 @@ pub trait LoadObserver: Send + Sync {
     /// The same tensor is in place (`heap`), or its place is known (`anonymous`).
     fn after_tensor(&self, model: &Model, tensor: &TensorInfo) {
         let _ = (model, tensor);
+    }
+
+    /// So many bytes of the model's memory are pages which an eviction left behind.
+    fn recycled(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// So many bytes are about to be read from a file, from this offset on. An error is taken for
+    /// the system's answer to that read: a way to see what a program makes of failing disks.
+    ///
+    /// # Errors
+    /// Whatever reading is to fail with.
+    fn before_read(&self, path: &Path, offset: u64, bytes: u64) -> std::io::Result<()> {
+        let _ = (path, offset, bytes);
+        Ok(())
     }
 
     /// So many bytes have come from the file.

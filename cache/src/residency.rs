@@ -1,7 +1,8 @@
 //! The residency of one model in one tier: absent → loading → resident → evicting → absent.
 //!
 //! [`Phase::after`] is the only place that says what may follow what. It is pure and total: every
-//! input is answered in every phase, and what may not happen is an answer too.
+//! input is answered in every phase, and what may not happen is an answer too. A model has a phase
+//! in each tier, so it is nowhere, in RAM, on a device, or in both.
 
 /// Where a model is in its life in a tier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -9,9 +10,9 @@ pub enum Phase {
     /// Not there. It counts no bytes.
     #[default]
     Absent,
-    /// Its bytes are reserved and being read; `claims` leases wait for it.
+    /// Its bytes are reserved and being moved in; `claims` leases wait for it.
     Loading {
-        /// Leases that will hold it once it is there, the loader's own included.
+        /// Leases that will hold it once it is there.
         claims: u32,
     },
     /// There. Leases pin it by a count of their own, without this state's lock.
@@ -23,6 +24,8 @@ pub enum Phase {
 /// What can happen to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
+    /// Its load was admitted.
+    Begin,
     /// A lease was admitted that needs it.
     Claim,
     /// A lease that waited for its load gave up.
@@ -55,7 +58,7 @@ impl Phase {
     pub fn after(self, input: Input) -> Result<Phase, Impossible> {
         let phase = self;
         match (phase, input) {
-            (Phase::Absent, Input::Claim) => Ok(Phase::Loading { claims: 1 }),
+            (Phase::Absent, Input::Begin) => Ok(Phase::Loading { claims: 0 }),
             (Phase::Loading { claims }, Input::Claim) if claims < u32::MAX => {
                 Ok(Phase::Loading { claims: claims + 1 })
             }
@@ -85,7 +88,8 @@ mod tests {
         Phase::Evicting,
     ];
 
-    const INPUTS: [Input; 6] = [
+    const INPUTS: [Input; 7] = [
+        Input::Begin,
         Input::Claim,
         Input::Unclaim,
         Input::Loaded,
@@ -99,7 +103,7 @@ mod tests {
         use Input::*;
         use Phase::*;
         let allowed = [
-            (Absent, Claim, Loading { claims: 1 }),
+            (Absent, Begin, Loading { claims: 0 }),
             (Loading { claims: 0 }, Claim, Loading { claims: 1 }),
             (Loading { claims: 1 }, Claim, Loading { claims: 2 }),
             (Loading { claims: 1 }, Unclaim, Loading { claims: 0 }),
@@ -151,7 +155,7 @@ mod tests {
         }
         assert_eq!(reached.len(), 6, "{reached:?}");
         for phase in reached {
-            let onward = [Input::Failed, Input::Evict, Input::Evicted, Input::Claim];
+            let onward = [Input::Failed, Input::Evict, Input::Evicted, Input::Begin];
             assert!(onward.iter().any(|input| phase.after(*input).is_ok()));
         }
     }

@@ -52,7 +52,9 @@
 //!
 //! [`limits`] reads the cgroup (version 1 or 2) with all its ancestors, the host and the resource
 //! limits; [`Limits::headroom`](limits::Limits::headroom) is the least of what they leave, and
-//! [`Limits::tightest`](limits::Limits::tightest) names it.
+//! [`Limits::tightest`](limits::Limits::tightest) names it. [`Limits::room`](limits::Limits::room)
+//! shows beside it the page cache that could be dropped, and [`limits::watch`] waits until the
+//! kernel says that memory is short.
 //!
 //! # Features
 //!

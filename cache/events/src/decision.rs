@@ -10,6 +10,9 @@ pub struct Load {
     pub model: String,
     /// The tier: `ram`, or a device.
     pub tier: String,
+    /// Where its bytes came from.
+    #[serde(default)]
+    pub from: Origin,
     /// Bytes of weights.
     pub bytes: u64,
     /// What its memory counts against the budget: weights, alignment and rounding to pages.
@@ -31,6 +34,17 @@ pub struct Load {
     pub error: Option<String>,
 }
 
+/// Where the bytes of a load came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Its files, straight into the tier's memory or through a staging buffer.
+    #[default]
+    File,
+    /// The copy in RAM.
+    Ram,
+}
+
 /// Why a model was evicted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
@@ -44,10 +58,36 @@ pub enum EvictReason {
         /// Bytes that the budget had free.
         free_bytes: u64,
     },
-    /// It was asked for by name.
+    /// It was asked for by name: at once, or at the last release where it was leased.
     Dropped,
     /// The cache was cleared, or ended.
     Cleared,
+    /// Nobody leased it for as long as models are kept alive.
+    Idle {
+        /// That time, milliseconds.
+        keep_alive_ms: u64,
+    },
+    /// The budget shrank below what was there.
+    Pressure {
+        /// The budget now, bytes.
+        budget_bytes: u64,
+        /// What counted against it, bytes.
+        used_bytes: u64,
+    },
+    /// The program asked for room.
+    Requested {
+        /// Bytes asked.
+        asked_bytes: u64,
+    },
+    /// The device said that it had no memory, though the budget had.
+    DeviceFull {
+        /// Bytes that it refused.
+        asked_bytes: u64,
+    },
+    /// It is to stay in RAM only.
+    Offloaded,
+    /// A device has it, and copies in RAM are not kept.
+    NotKept,
 }
 
 /// A model that was considered for eviction.
@@ -132,6 +172,59 @@ pub enum RefuseReason {
     Leased,
     /// It waited as long as it was allowed to.
     Timeout,
+    /// Every lease that could make room is held by a thread that waits for room itself.
+    Deadlock,
+}
+
+/// A budget that follows the machine has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BudgetChange {
+    /// The tier.
+    pub tier: String,
+    /// The budget before, bytes; absent for the first one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub was_bytes: Option<u64>,
+    /// The budget now, bytes: counted + unused + reclaimable − reserve.
+    pub budget_bytes: u64,
+    /// What the cache itself has there, bytes.
+    pub counted_bytes: u64,
+    /// What nobody uses below the tightest bound.
+    pub unused: Metric,
+    /// Page cache below the same bound that the kernel could drop; it is no free memory.
+    #[serde(skip_serializing_if = "Metric::is_unavailable", default)]
+    pub reclaimable: Metric,
+    /// What is left to everything else, bytes.
+    pub reserve_bytes: u64,
+    /// The tightest bound, in words.
+    pub bound: String,
+    /// What made the cache look: `start`, `pressure`, `poll`, `lease`.
+    pub cause: String,
+}
+
+/// Freed memory that had not gone back was asked back from the allocator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// What was done: `trim`, `purge`.
+    pub action: String,
+    /// Bytes freed by unloads since the last time that had not come back.
+    pub missing_bytes: u64,
+    /// How long it took, microseconds.
+    pub took_us: u64,
+    /// By how much resident memory fell.
+    pub gain: Metric,
+    /// For the second record of the same action, so long after it: what was left of the gain, with
+    /// what the cache itself loaded and dropped since taken out. Absent in the first record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub settled: Option<Settled>,
+}
+
+/// What became of a gain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Seconds since the action.
+    pub after_s: u64,
+    /// Bytes that are still not resident; negative where the heap grew beyond what it was.
+    pub net_bytes: i64,
 }
 
 /// A lease was refused; nothing of it was kept.

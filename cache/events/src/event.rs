@@ -6,7 +6,7 @@ use std::sync::Arc;
 use malloc_stats::{Allocator, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Evict, Load, Refuse};
+use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,12 @@ pub enum Kind {
     Evict(Box<Evict>),
     /// A lease was refused.
     Refuse(Box<Refuse>),
+    /// A budget that follows the machine has changed.
+    Budget(Box<BudgetChange>),
+    /// Freed memory was asked back from the allocator.
+    Reclaim(Box<Reclaim>),
+    /// Which models are where, at a moment.
+    Picture(Box<Picture>),
     /// Counts that the fast path gathered since the last tally.
     Tally(Tally),
     /// Something worth a sentence: a budget above a limit, an adoption that was not possible.
@@ -71,11 +77,26 @@ pub struct Opened {
     /// The RAM budget, bytes; absent where there is no cache.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub budget_bytes: Option<u64>,
+    /// The tiers besides RAM.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub devices: Vec<DeviceSeen>,
     /// What the run was asked for, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub options: BTreeMap<String, String>,
     /// The models in play.
     pub models: Vec<ModelSeen>,
+}
+
+/// A device, as the stream names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSeen {
+    /// The tier's name.
+    pub tier: String,
+    /// Its budget, bytes.
+    pub budget_bytes: u64,
+    /// Whether it only pretends to be a device.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub simulated: bool,
 }
 
 /// A model, as the stream names it.
@@ -132,6 +153,70 @@ pub struct Sample {
     pub memory: Memory,
     /// What the system and the allocator count.
     pub snapshot: Snapshot,
+}
+
+/// Which models are where, in one consistent picture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// Every tier, RAM first.
+    pub tiers: Vec<TierPicture>,
+    /// Every model that is in some tier, or on its way.
+    pub models: Vec<ModelPicture>,
+    /// Leases that wait.
+    pub waiting: u64,
+}
+
+/// Where the bytes of a tier are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierPicture {
+    /// Its name: `ram`, or the device's.
+    pub tier: String,
+    /// Whether it only pretends to be a device.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub simulated: bool,
+    /// The budget, bytes; `u64::MAX` where there is none.
+    pub budget_bytes: u64,
+    /// Bytes that count: reserved, resident, on their way out, held after eviction, staging.
+    pub used_bytes: u64,
+    /// The part that leases, loads, evictions under way and held tensors keep from being freed.
+    pub pinned_bytes: u64,
+    /// The part that was evicted while tensors still held it.
+    pub held_bytes: u64,
+    /// Staging buffers of loads under way.
+    pub staging_bytes: u64,
+    /// Working memory that leases have declared. Not in `used_bytes`.
+    pub working_bytes: u64,
+    /// What the budget leaves to everything else, and covers declared working memory with.
+    pub reserve_bytes: u64,
+    /// Models resident.
+    pub resident_models: u64,
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPicture {
+    /// Its name.
+    pub model: String,
+    /// Bytes of its tensors.
+    pub bytes: u64,
+    /// The tiers where it is, or on its way in or out.
+    pub places: Vec<PlacePicture>,
+    /// Dropped, and there only until the leases that hold it end.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dropped: bool,
+}
+
+/// A model in a tier.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacePicture {
+    /// The tier.
+    pub tier: String,
+    /// `loading`, `resident` or `evicting`.
+    pub phase: String,
+    /// What it counts there, bytes.
+    pub charged_bytes: u64,
+    /// Leases that hold it there, or wait for its load.
+    pub leases: u64,
 }
 
 /// What the fast path counted since the last tally.

@@ -23,11 +23,17 @@ pub mod record;
 pub mod report;
 mod stream;
 
-pub use decision::{Candidate, Evict, EvictReason, Load, Refuse, RefuseReason, Skipped};
-pub use event::{Closed, Event, Kind, Memory, ModelSeen, Opened, Point, Sample, Sink, Tally};
+pub use decision::{
+    BudgetChange, Candidate, Evict, EvictReason, Load, Origin, Reclaim, Refuse, RefuseReason,
+    Settled, Skipped,
+};
+pub use event::{
+    Closed, DeviceSeen, Event, Kind, Memory, ModelPicture, ModelSeen, Opened, Picture,
+    PlacePicture, Point, Sample, Sink, Tally, TierPicture,
+};
 pub use record::{ReadError, Recorder, Replay};
 pub use report::{ErrorReport, Report};
 pub use stream::Stream;
 
 /// The version of the stream, in every event.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

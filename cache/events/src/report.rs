@@ -219,7 +219,7 @@ impl Report {
                     self.notes.push("interrupted".to_owned());
                 }
             }
-            Kind::Unknown => {}
+            Kind::Budget(_) | Kind::Reclaim(_) | Kind::Picture(_) | Kind::Unknown => {}
         }
     }
 

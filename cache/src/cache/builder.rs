@@ -3,32 +3,60 @@
 use std::fmt;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use malloc_stats::{Allocator, Reader};
 use plimsoll_events::Stream;
 use plimsoll_profiles::Reclaim;
 
-use super::{Cache, Shared};
+use super::budgets::{Budgets, start};
+use super::hands::Hands;
+use super::keeper::{Duties, Keeper};
+use super::{Cache, Gate, Shared};
 use crate::bracket::{Brackets, Snapshots};
+use crate::books::{Account, Rules};
+use crate::budget::Budget;
+use crate::device::{Device, Host};
+use crate::error::BuildError;
 use crate::observe::{LoadObserver, Unobserved};
 use crate::policy::{Lru, Policy};
 use crate::storage::Storage;
 
+/// What transfers to a device are staged through: two buffers of 4 MiB.
+const STAGING: u64 = 8 << 20;
+
+/// How long the first in the queue waits before leases of resident models stay away from those
+/// that would have to go for it.
+const DRAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// How long a wait that cannot end goes on: a lease may have been given to another thread, which
+/// nobody has seen yet.
+const DEADLOCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Tiers are bits of a word.
+const MOST_DEVICES: usize = 32;
+
 /// Builds a [`Cache`].
 pub struct Builder {
-    pub(super) budget: u64,
-    pub(super) storage: Storage,
-    pub(super) snapshots: Snapshots,
-    pub(super) reclaim: Reclaim,
-    pub(super) policy: Box<dyn Policy>,
-    pub(super) observer: Arc<dyn LoadObserver>,
-    pub(super) stream: Stream,
+    ram: Budget,
+    devices: Vec<(Arc<dyn Device>, Budget)>,
+    storage: Storage,
+    snapshots: Snapshots,
+    reclaim: Reclaim,
+    policy: Box<dyn Policy>,
+    observer: Arc<dyn LoadObserver>,
+    stream: Stream,
     allocator: Allocator,
+    keep_ram_copy: bool,
+    keep_alive: Duration,
+    deadlock_after: Option<Duration>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            budget: u64::MAX,
+            ram: Budget::unlimited(),
+            devices: Vec::new(),
             storage: Storage::default(),
             snapshots: Snapshots::default(),
             reclaim: Reclaim::default(),
@@ -39,6 +67,9 @@ impl Default for Builder {
                 kind: plimsoll_profiles::serving(),
                 ..Allocator::default()
             },
+            keep_ram_copy: true,
+            keep_alive: Duration::ZERO,
+            deadlock_after: Some(DEADLOCK_AFTER),
         }
     }
 }
@@ -46,7 +77,8 @@ impl Default for Builder {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("budget", &self.budget)
+            .field("ram", &self.ram)
+            .field("devices", &self.devices)
             .field("storage", &self.storage)
             .field("policy", &self.policy.name())
             .finish_non_exhaustive()
@@ -54,10 +86,43 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// The most bytes of RAM that weights may take. Without it there is no limit.
+    /// The bytes of RAM that weights may take. Without it there is no limit.
     #[must_use]
-    pub fn ram(mut self, bytes: u64) -> Builder {
-        self.budget = bytes;
+    pub fn ram(mut self, budget: impl Into<Budget>) -> Builder {
+        self.ram = budget.into();
+        self
+    }
+
+    /// A device that may hold weights, and how many bytes of them. Keep its
+    /// [`tier`](Device::tier), or an `Arc` of it, to lease on it.
+    #[must_use]
+    pub fn device(mut self, device: impl Device, budget: impl Into<Budget>) -> Builder {
+        self.devices.push((Arc::new(device), budget.into()));
+        self
+    }
+
+    /// Whether a model stays in RAM once a device has it, and is brought there on its way to the
+    /// device where there is room: then coming back to the device costs a transfer and no reading.
+    /// Yes, unless this says otherwise.
+    #[must_use]
+    pub fn keep_ram_copy(mut self, keep: bool) -> Builder {
+        self.keep_ram_copy = keep;
+        self
+    }
+
+    /// Evicts what nobody has leased for so long. Zero, the default, means never.
+    #[must_use]
+    pub fn keep_alive(mut self, time: Duration) -> Builder {
+        self.keep_alive = time;
+        self
+    }
+
+    /// How long a lease waits while every lease there is was taken by a thread that waits itself,
+    /// before it is refused with [`Error::Deadlock`](crate::Error::Deadlock): 5 s, unless this says
+    /// otherwise. `None` waits for ever.
+    #[must_use]
+    pub fn deadlock_after(mut self, time: Option<Duration>) -> Builder {
+        self.deadlock_after = time;
         self
     }
 
@@ -75,7 +140,8 @@ impl Builder {
         self
     }
 
-    /// What to do after an unload, usually the profile's.
+    /// What to do once unloads have freed memory that the system did not get back, usually the
+    /// profile's. It is done in the background, and not too often.
     #[must_use]
     pub fn reclaim(mut self, reclaim: Reclaim) -> Builder {
         self.reclaim = reclaim;
@@ -114,17 +180,72 @@ impl Builder {
     /// Makes the cache. It reserves address space when the first model is loaded, and no memory.
     ///
     /// # Errors
-    /// Where this process's memory cannot be read at all (no `/proc`).
-    pub fn build(self) -> Result<Cache, malloc_stats::Error> {
+    /// [`BuildError`]: where this process's memory cannot be read at all (no `/proc`), where an
+    /// automatic budget finds nothing to follow, or where a device was given twice.
+    pub fn build(self) -> Result<Cache, BuildError> {
         let reader = Reader::new(self.allocator.clone())?;
         if self.snapshots == Snapshots::Auto {
             // Measures what a full snapshot costs, and gives brackets a reading to carry, before
             // the first load could pay for it.
             let _ = reader.full();
         }
+        let home_bytes = match self.ram.limit {
+            crate::budget::Limit::Fixed(bytes) => bytes,
+            crate::budget::Limit::Auto => 0,
+        };
+        let ram = Arc::new(Host::ram(self.storage, home_bytes));
+        let mut devices: Vec<Arc<dyn Device>> = vec![Arc::clone(&ram) as Arc<dyn Device>];
+        let mut budgets = vec![self.ram];
+        for (device, budget) in self.devices {
+            if devices.iter().any(|known| known.tier() == device.tier()) {
+                return Err(BuildError::Twice {
+                    device: device.name().to_owned(),
+                });
+            }
+            devices.push(device);
+            budgets.push(budget);
+        }
+        if devices.len() > MOST_DEVICES {
+            return Err(BuildError::TooMany {
+                devices: devices.len() - 1,
+                most: MOST_DEVICES - 1,
+            });
+        }
+        let mut accounts = Vec::new();
+        let mut followed = Vec::new();
+        for (tier, (device, budget)) in devices.iter().zip(budgets).enumerate() {
+            let start = start(tier, device.as_ref(), budget).map_err(|reason| {
+                BuildError::Unfollowed {
+                    tier: device.name().to_owned(),
+                    reason,
+                }
+            })?;
+            let account = Account::new(tier, start.budget, start.ceiling, start.reserve);
+            accounts.push(account);
+            followed.extend(start.followed);
+        }
         let brackets = Brackets::new(reader, self.snapshots);
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let rules = Rules {
+            keep_ram_copy: self.keep_ram_copy,
+            staging: STAGING,
+            drain_after_ns: nanoseconds(DRAIN_AFTER),
+            deadlock_after_ns: self.deadlock_after.map(nanoseconds),
+        };
+        let tiers = devices.iter().map(|device| device.tier()).collect();
+        let hands = Hands::new(ram, devices, self.observer, self.stream, brackets);
+        let gate = Gate::new(hands, rules, self.policy, accounts);
+        let _ = gate.io.gate.set(Arc::downgrade(&gate));
+        let budgets = Arc::new(Budgets::new(followed));
+        budgets.follow(&gate, "start");
+        let duties = Duties {
+            keep_alive: self.keep_alive,
+            reclaim: self.reclaim,
+            budgets: Arc::clone(&budgets),
+        };
+        let keeper = Keeper::begin(&gate, duties);
         Ok(Cache {
-            shared: Arc::new(Shared::new(self, brackets)),
+            shared: Arc::new(Shared::new(keeper, gate, tiers, budgets)),
         })
     }
 }

@@ -1,34 +1,50 @@
-//! The cache: a byte budget in RAM, the models in it, and leases on them.
+//! The cache: budgets, the models in them, and leases on them.
 //!
 //! | file | what |
 //! |---|---|
-//! | `entry` | one model: what leases reach without the lock |
-//! | `ledger` | what the lock guards: phases, bytes, the queue |
-//! | `admit` | a lease's way in: reserve all, or wait, or be refused |
-//! | `load` | reading a model, outside the lock |
-//! | `evict` | dropping one, outside the lock |
+//! | `wanted` | what a lease asks for |
+//! | `shared` | a lease's way: a hit without a lock, or admission |
+//! | `future` | the same for tasks |
+//! | `known` | the models that are known, by what their files are |
+//! | `hands` | loads and unloads, each between two snapshots |
+//! | `arrival`, `budgets` | budgets that follow the machine |
+//! | `keeper` | what goes on in the background |
+//! | `care` | what is evicted, dropped, moved or brought by request |
+//! | `picture` | where everything is |
 
-mod admit;
+mod arrival;
+mod budgets;
 mod builder;
-mod entry;
-mod evict;
-mod ledger;
-mod load;
-mod loading;
+mod care;
+mod future;
+mod hands;
+mod keeper;
+mod known;
+mod picture;
 mod shared;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use crate::books::Cleared;
 pub use builder::Builder;
-pub(crate) use entry::Entry;
+pub use care::{MadeRoom, Prefetch};
+pub use future::LeaseFuture;
+pub use picture::Usage;
+pub use wanted::Wanted;
+
 pub(crate) use shared::Shared;
 
+use crate::books::{self, Wait};
 use crate::error::Error;
 use crate::lease::Lease;
-use crate::model::Model;
-use admit::Wait;
-use plimsoll_events::EvictReason;
+use hands::Hands;
+pub(crate) use known::Known;
+
+pub(crate) type Gate = books::Gate<Hands>;
+pub(crate) type Entry = books::Entry<Known>;
+pub(crate) type Seat = books::Seat<Known>;
 
 /// A cache of model weights. Clones are handles on the same cache.
 ///
@@ -39,33 +55,6 @@ pub struct Cache {
     shared: Arc<Shared>,
 }
 
-/// Where a cache's bytes are at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// The budget, bytes.
-    pub budget_bytes: u64,
-    /// Bytes that count: reserved, resident, on their way out, and held after eviction.
-    pub used_bytes: u64,
-    /// The part that was evicted while tensors still held it.
-    pub held_bytes: u64,
-    /// The part that cannot be freed at this moment.
-    pub pinned_bytes: u64,
-    /// Pages that wait for a load under way to use them. Not in `used_bytes`: the load that they
-    /// wait for has reserved them.
-    pub recyclable_bytes: u64,
-    /// Models resident.
-    pub resident_models: usize,
-}
-
-/// What a [`Cache::clear`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cleared {
-    /// Models evicted.
-    pub evicted: Vec<String>,
-    /// Models that leases hold, with how many: they stay.
-    pub leased: Vec<(String, u64)>,
-}
-
 impl Cache {
     /// Settings for a new cache.
     #[must_use]
@@ -74,66 +63,57 @@ impl Cache {
     }
 
     /// Leases models: loads what is missing and pins all of them in one step, until the lease is
-    /// dropped. Waits for room, first come first served, as long as it takes.
+    /// dropped. Waits for room, first come first served in each tier, as long as it takes.
     ///
-    /// A thread that waits while itself holding leases on what would make room waits for ever: use
-    /// [`Cache::lease_timeout`] there, or lease everything at once.
+    /// Each is asked for on a device, `unet.on(gpu).or_on(Cpu)`; a plain `&unet` is on the CPU.
+    /// A model that is wanted on a device comes there from its copy in RAM, through RAM, or, where
+    /// there is no room for that, straight from its files.
+    ///
+    /// Lease everything at once that you need at once. A thread that waits while itself holding
+    /// leases on what would make room is refused after a while, see [`Error::Deadlock`].
     ///
     /// # Errors
     /// [`Error::ExceedsBudget`] where it can never be met, [`Error::Load`] where a model cannot be
-    /// loaded. Nothing stays reserved or pinned.
-    pub fn lease<'a>(&self, models: impl IntoIterator<Item = &'a Model>) -> Result<Lease, Error> {
-        self.shared.lease(models, Wait::Forever)
+    /// loaded, [`Error::Deadlock`]. Nothing stays reserved or pinned.
+    pub fn lease<'a, W: Into<Wanted<'a>>>(
+        &self,
+        wanted: impl IntoIterator<Item = W>,
+    ) -> Result<Lease, Error> {
+        self.shared.lease(wanted, Wait::Forever)
     }
 
-    /// As [`Cache::lease`], but refuses where it would have to wait for other leases.
+    /// As [`Cache::lease`], but refuses where it would have to wait for other leases to end.
     ///
     /// # Errors
     /// [`Error::NoRoom`] besides.
-    pub fn try_lease<'a>(
+    pub fn try_lease<'a, W: Into<Wanted<'a>>>(
         &self,
-        models: impl IntoIterator<Item = &'a Model>,
+        wanted: impl IntoIterator<Item = W>,
     ) -> Result<Lease, Error> {
-        self.shared.lease(models, Wait::Never)
+        self.shared.lease(wanted, Wait::Never)
     }
 
-    /// As [`Cache::lease`], but waits for room at most so long. (A load that has begun is finished.)
+    /// As [`Cache::lease`], but waits at most so long: for room, and for loads too, which are done
+    /// on another thread and go on when this gives up.
     ///
     /// # Errors
     /// [`Error::Timeout`] besides.
-    pub fn lease_timeout<'a>(
+    pub fn lease_timeout<'a, W: Into<Wanted<'a>>>(
         &self,
-        models: impl IntoIterator<Item = &'a Model>,
+        wanted: impl IntoIterator<Item = W>,
         timeout: Duration,
     ) -> Result<Lease, Error> {
         let started = Instant::now();
-        self.shared.lease(models, Wait::Until { started, timeout })
+        self.shared.lease(wanted, Wait::Until { started, timeout })
     }
 
-    /// Evicts a model, if no lease holds it. Returns whether it is gone.
-    #[must_use = "a model that is leased stays"]
-    pub fn evict(&self, model: &Model) -> bool {
-        let entry = self.shared.entry(model);
-        self.shared
-            .evict_unleased(&[entry], &EvictReason::Dropped)
-            .leased
-            .is_empty()
-    }
-
-    /// Evicts every model that no lease holds, and says which stay.
-    pub fn clear(&self) -> Cleared {
-        let entries = self.shared.ledger().entries.clone();
-        self.shared.evict_unleased(&entries, &EvictReason::Cleared)
-    }
-
-    /// Where the bytes are, in one consistent picture.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        self.shared.usage()
-    }
-
-    /// Sends what the fast path has counted since the last time as an event.
-    pub fn tell_hits(&self) {
-        self.shared.tell_hits();
+    /// As [`Cache::lease`], for tasks of any runtime: evictions and loads are done on other threads,
+    /// and the task is woken. Dropping the future gives up, at any moment, and keeps nothing.
+    pub fn lease_async<'a, W: Into<Wanted<'a>>>(
+        &self,
+        wanted: impl IntoIterator<Item = W>,
+    ) -> LeaseFuture {
+        let wanted: Vec<Wanted<'a>> = wanted.into_iter().map(Into::into).collect();
+        LeaseFuture::new(Arc::clone(&self.shared), &wanted)
     }
 }

@@ -1,268 +1,346 @@
 //! What all handles of a cache and all its leases share.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use plimsoll_events::{Kind, Stream, Tally};
-use plimsoll_profiles::Reclaim;
+use malloc_stats::size::Size;
+use plimsoll_events::{Kind, Refuse, RefuseReason};
 
-use super::Usage;
-use super::admit::Wait;
-use super::builder::Builder;
-use super::entry::{Entry, Identity};
-use super::ledger::Ledger;
-use crate::bracket::Brackets;
-use crate::error::Error;
+use super::budgets::Budgets;
+use super::keeper::Keeper;
+use super::known::{Known, Registry};
+use super::wanted::Wanted;
+use super::{Entry, Gate, Seat};
+use crate::books::{Ask, Denied, Fault, Grant, Holder, Io, RAM, Wait};
+use crate::device::Tier;
+use crate::error::{Error, LoadError};
 use crate::lease::{Held, Lease};
 use crate::model::Model;
-use crate::observe::LoadObserver;
-use crate::policy::Policy;
-use crate::residency::Phase;
-use crate::storage::{Copies, Recycler, Storage};
-
-/// Held memory is let go by whoever drops a tensor, inside the allocator, where nobody can be
-/// notified. Who waits while some is held looks again this often.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(crate) struct Shared {
     /// Tells caches apart, for the place in a model that remembers its entry.
     id: u64,
-    pub(super) budget: u64,
-    pub(super) storage: Storage,
-    pub(super) reclaim: Reclaim,
-    pub(super) policy: Box<dyn Policy>,
-    pub(super) observer: Arc<dyn LoadObserver>,
-    pub(super) stream: Stream,
-    pub(super) brackets: Brackets,
-    pub(super) recycler: Arc<Recycler>,
-    pub(super) copies: Arc<Copies>,
-    /// Loads and unloads under way, and how many there ever were: what tells whether resident
-    /// memory changed by one's own doing alone.
-    busy: AtomicUsize,
-    begun: AtomicU64,
-    started: Instant,
-    ledger: Mutex<Ledger>,
-    changed: Condvar,
-    waiters: AtomicUsize,
+    /// Declared before the gate: its threads end before what they look after.
+    _keeper: Keeper,
+    pub(crate) gate: Arc<Gate>,
+    pub(super) registry: Registry,
+    /// RAM first.
+    tiers: Vec<Tier>,
+    pub(super) budgets: Arc<Budgets>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
-            .field("storage", &self.storage)
-            .field("usage", &self.usage())
+            .field("devices", &self.gate.io.devices)
             .finish_non_exhaustive()
     }
 }
 
+thread_local! {
+    /// What this thread holds of each cache.
+    static HOLDERS: RefCell<Vec<(u64, Arc<Holder>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A model of a request, looked up.
+pub(super) struct Item {
+    model: Model,
+    pub(super) entry: Arc<Entry>,
+    pub(super) tiers: Vec<usize>,
+    pub(super) working: u64,
+}
+
 impl Shared {
-    pub(super) fn new(builder: Builder, brackets: Brackets) -> Shared {
+    pub(super) fn new(
+        keeper: Keeper,
+        gate: Arc<Gate>,
+        tiers: Vec<Tier>,
+        budgets: Arc<Budgets>,
+    ) -> Shared {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            recycler: Arc::new(Recycler::new(builder.budget)),
-            budget: builder.budget,
-            storage: builder.storage,
-            reclaim: builder.reclaim,
-            policy: builder.policy,
-            observer: builder.observer,
-            stream: builder.stream,
-            brackets,
-            copies: Arc::default(),
-            busy: AtomicUsize::new(0),
-            begun: AtomicU64::new(0),
-            started: Instant::now(),
-            ledger: Mutex::default(),
-            changed: Condvar::new(),
-            waiters: AtomicUsize::new(0),
+            _keeper: keeper,
+            gate,
+            registry: Registry::default(),
+            tiers,
+            budgets,
         }
     }
 
-    /// Nanoseconds by the cache's clock.
-    pub(super) fn now_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    /// What this thread holds of this cache.
+    fn holder(&self) -> Arc<Holder> {
+        HOLDERS.with_borrow_mut(|holders| {
+            if let Some((_, holder)) = holders.iter().find(|(id, _)| *id == self.id) {
+                return Arc::clone(holder);
+            }
+            // Those of other caches that no lease counts in any more.
+            holders.retain(|(_, holder)| Arc::strong_count(holder) > 1);
+            let holder = Arc::new(Holder::default());
+            holders.push((self.id, Arc::clone(&holder)));
+            holder
+        })
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The position of a tier in this cache.
+    pub(crate) fn tier(&self, tier: Tier) -> Option<usize> {
+        self.tiers.iter().position(|known| *known == tier)
+    }
+
+    /// The tier at a position.
+    pub(crate) fn tier_at(&self, position: usize) -> Tier {
+        self.tiers[position]
     }
 
     /// The entry of a model: remembered in the model, else looked up by what its files are.
     pub(crate) fn entry(&self, model: &Model) -> Arc<Entry> {
-        let remembered = model.remembered_by(self.id);
-        if let Some(Ok(entry)) = remembered.map(|entry| entry.downcast::<Entry>()) {
+        if let Some(entry) = model.remembered_by(self.id, |entry: &Entry| !entry.is_retired()) {
             return entry;
         }
-        let charge = self.storage.charge(model);
-        let entry = self.ledger().register(Identity::of(model), |index| {
-            Entry::new(index, model.clone(), charge)
-        });
-        let weak: Weak<Entry> = Arc::downgrade(&entry);
-        model.remember(self.id, weak);
+        let devices = &self.gate.io.devices;
+        let make = || {
+            let charges = devices.iter().map(|device| device.charge(model));
+            let known = Known::new(model.clone(), devices.len());
+            self.gate.books().register(known, charges)
+        };
+        let forget = |entry: &Arc<Entry>| self.gate.books().forget(entry);
+        let entry = self.registry.entry(model, make, forget);
+        model.remember(self.id, &entry);
         entry
     }
 
+    pub(super) fn item(&self, wanted: &Wanted<'_>) -> Result<Item, Error> {
+        let no_device = || Error::NoDevice {
+            model: wanted.model.name().to_owned(),
+        };
+        let mut tiers = Vec::with_capacity(1 + wanted.others.len());
+        tiers.push(self.tier(wanted.first).ok_or_else(no_device)?);
+        for other in &wanted.others {
+            tiers.push(self.tier(*other).ok_or_else(no_device)?);
+        }
+        Ok(Item {
+            model: wanted.model.clone(),
+            entry: self.entry(wanted.model),
+            tiers,
+            working: wanted.working,
+        })
+    }
+
     /// The way of every lease: pins what is resident without a lock; else is admitted.
-    pub(crate) fn lease<'a>(
+    pub(crate) fn lease<'a, W: Into<Wanted<'a>>>(
         self: &Arc<Self>,
-        models: impl IntoIterator<Item = &'a Model>,
+        wanted: impl IntoIterator<Item = W>,
         wait: Wait,
     ) -> Result<Lease, Error> {
-        let models = models.into_iter();
-        let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(models.size_hint().0.max(1));
-        for model in models {
-            let entry = self.entry(model);
-            if !entries.iter().any(|other| other.index == entry.index) {
-                entries.push(entry);
+        let wanted: Vec<Wanted<'a>> = wanted.into_iter().map(Into::into).collect();
+        match self.hit(&wanted) {
+            Some(lease) => Ok(lease),
+            None => self.admit(&wanted, wait),
+        }
+    }
+
+    /// A lease on what is resident in the first tiers of choice, without a lock; `None` where any
+    /// of it is not, or where more is asked for than pins.
+    pub(super) fn hit(self: &Arc<Self>, wanted: &[Wanted<'_>]) -> Option<Lease> {
+        if wanted.is_empty() || wanted.iter().any(|one| one.working > 0) {
+            return None;
+        }
+        let mut held: Vec<Held> = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let entry = self.entry(one.model);
+            let tier = self.tier(one.first);
+            let seat = tier.map(|tier| Seat { entry, tier });
+            match seat {
+                Some(seat) if held.iter().any(|had| had.seat == seat) => {}
+                Some(seat) if seat.slot().pins.enter() => held.push(Held::new(seat)),
+                _ => {
+                    for had in held {
+                        self.gate.leave(&had.seat);
+                    }
+                    return None;
+                }
             }
         }
-        let mut inside = 0;
-        while inside < entries.len() && entries[inside].pins.enter() {
-            inside += 1;
+        let now_ns = self.gate.io.now_ns();
+        for one in &held {
+            one.seat.slot().leased(now_ns, true);
         }
-        if inside == entries.len() {
-            let now = self.now_ns();
-            for entry in &entries {
-                entry.leased(now, true);
+        let holder = self.holder();
+        holder.holds(held.len());
+        Some(Lease::new(Arc::clone(self), held, Vec::new(), Some(holder)))
+    }
+
+    /// Admits a lease: waits for room, loads what is missing.
+    fn admit(self: &Arc<Self>, wanted: &[Wanted<'_>], wait: Wait) -> Result<Lease, Error> {
+        let mut items = self.items(wanted)?;
+        let holder = self.holder();
+        loop {
+            self.prepare(&items)?;
+            let asks = Self::asks(&items);
+            match self.gate.lease(asks, wait, Some(Arc::clone(&holder))) {
+                Ok(grant) => return Ok(self.hand_out(grant, Some(holder))),
+                Err(denied) => self.after(denied, &mut items, wait)?,
             }
-            return Ok(self.hand_out(entries));
-        }
-        for entry in &entries[..inside] {
-            self.leave(entry);
-        }
-        self.admit(entries, wait)
-    }
-
-    pub(super) fn hand_out(self: &Arc<Self>, entries: Vec<Arc<Entry>>) -> Lease {
-        Lease::new(
-            Arc::clone(self),
-            entries.into_iter().map(Held::new).collect(),
-        )
-    }
-
-    /// Takes a pin back, and wakes those who wait for room.
-    pub(crate) fn leave(&self, entry: &Entry) {
-        if entry.pins.leave() && self.waiters.load(Ordering::SeqCst) > 0 {
-            self.wake();
         }
     }
 
-    /// Wakes whoever waits. The lock is taken so that none is between its look and its sleep.
-    pub(super) fn wake(&self) {
-        drop(self.ledger());
-        self.changed.notify_all();
+    /// Looks up what is asked for.
+    pub(super) fn items(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Item>, Error> {
+        if wanted.is_empty() {
+            return Err(Error::NoModel);
+        }
+        wanted.iter().map(|one| self.item(one)).collect()
     }
 
-    pub(super) fn notify(&self) {
-        self.changed.notify_all();
+    /// What comes before every attempt at a lease: budgets that follow are measured, and files that
+    /// will have to be read are looked at, since a dead file is not to cost a good model.
+    pub(super) fn prepare(&self, items: &[Item]) -> Result<(), Error> {
+        self.budgets.before_lease(&self.gate);
+        for item in items {
+            let there = |tier: &usize| item.entry.slots[*tier].pins.is_open();
+            if item.tiers.iter().any(there) || there(&RAM) {
+                continue;
+            }
+            if let Err(error) = item.entry.model.model.changed() {
+                let error = Error::from(LoadError::from(error));
+                let seat = Seat::new(&item.entry, item.tiers[0]);
+                self.gate.io.tell_stale(&seat, &error);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
-    /// Announces a waiter, for as long as the result lives. To be called before the last look at
-    /// whatever is waited for.
-    pub(super) fn waiting(&self) -> Waiting<'_> {
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        Waiting(&self.waiters)
+    pub(super) fn asks(items: &[Item]) -> Vec<Ask<Known>> {
+        items
+            .iter()
+            .map(|item| Ask {
+                entry: Arc::clone(&item.entry),
+                tiers: item.tiers.clone(),
+                working: item.working,
+            })
+            .collect()
     }
 
-    /// Sleeps until something changed, or until a deadline.
-    pub(super) fn sleep<'a>(
+    pub(super) fn hand_out(
+        self: &Arc<Self>,
+        grant: Grant<Known>,
+        holder: Option<Arc<Holder>>,
+    ) -> Lease {
+        let now_ns = self.gate.io.now_ns();
+        let held = grant.seats.into_iter().map(|(seat, hit)| {
+            seat.slot().leased(now_ns, hit);
+            Held::new(seat)
+        });
+        Lease::new(Arc::clone(self), held.collect(), grant.working, holder)
+    }
+
+    /// What follows a lease that was not given: another attempt, or the error.
+    pub(super) fn after(
         &self,
-        ledger: MutexGuard<'a, Ledger>,
-        deadline: Option<Instant>,
-    ) -> MutexGuard<'a, Ledger> {
-        let look_again = ledger.any_held().then_some(LOOK_AGAIN);
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let limit = match (look_again, left) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        match limit {
-            Some(limit) => {
-                self.changed
-                    .wait_timeout(ledger, limit)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+        denied: Denied<Error>,
+        items: &mut [Item],
+        wait: Wait,
+    ) -> Result<(), Error> {
+        let (reason, tier, asked) = match denied {
+            Denied::Retired => {
+                for item in items {
+                    item.entry = self.entry(&item.model);
+                }
+                return Ok(());
             }
-            None => self
-                .changed
-                .wait(ledger)
-                .unwrap_or_else(PoisonError::into_inner),
-        }
-    }
-
-    /// Marks a load or unload under way.
-    pub(super) fn begin(&self) -> Activity<'_> {
-        let alone = self.busy.fetch_add(1, Ordering::SeqCst) == 0;
-        Activity {
-            shared: self,
-            alone,
-            begun: self.begun.fetch_add(1, Ordering::SeqCst) + 1,
-        }
-    }
-
-    pub(super) fn usage(&self) -> Usage {
-        let mut ledger = self.ledger();
-        ledger.reap();
-        Usage {
-            budget_bytes: self.budget,
-            used_bytes: ledger.used(),
-            held_bytes: ledger.held_bytes(),
-            pinned_bytes: ledger.pinned_bytes(),
-            recyclable_bytes: self.recycler.warm_bytes() as u64,
-            resident_models: ledger
-                .entries
-                .iter()
-                .filter(|entry| ledger.phase(entry) == Phase::Resident)
-                .count(),
-        }
-    }
-
-    pub(super) fn tell_hits(&self) {
-        let mut tally = Tally {
-            hits: BTreeMap::new(),
-            copied_tensors: self.copies.tensors.swap(0, Ordering::Relaxed),
-            copied_bytes: self.copies.bytes.swap(0, Ordering::Relaxed),
-            gave_back_bytes: self.recycler.take_given(),
+            Denied::Load(error) => {
+                return if error.wants_room().is_some() && self.fall_back(&error, items) {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
+            }
+            Denied::Exceeds { tier, asked } => (RefuseReason::ExceedsBudget, tier, asked),
+            Denied::NoRoom { tier, asked } => (RefuseReason::Leased, tier, asked),
+            Denied::Timeout { tier, asked } => (RefuseReason::Timeout, tier, asked),
+            Denied::Deadlock { tier, asked } => (RefuseReason::Deadlock, tier, asked),
         };
-        for entry in &self.ledger().entries {
-            let hits = entry.untold_hits.swap(0, Ordering::Relaxed);
-            if hits > 0 {
-                *tally.hits.entry(entry.name().to_owned()).or_default() += hits;
+        let (budget, pinned, free) = {
+            let books = self.gate.books();
+            let account = &books.accounts[tier];
+            (account.budget, account.pinned(), account.room())
+        };
+        let mut models: Vec<String> = Vec::new();
+        for item in items {
+            if !models.iter().any(|name| name == item.model.name()) {
+                models.push(item.model.name().to_owned());
             }
         }
-        if !tally.is_empty() {
-            self.stream.emit(Kind::Tally(tally));
+        let tier = self.gate.io.tier_name(tier).to_owned();
+        tracing::debug!(
+            ?models,
+            ?reason,
+            asked = %Size(asked),
+            budget = %Size(budget),
+            "refused"
+        );
+        self.gate.io.tell_hits();
+        self.gate.io.stream.emit(Kind::Refuse(Box::new(Refuse {
+            models: models.clone(),
+            tier: tier.clone(),
+            reason,
+            asked_bytes: asked,
+            budget_bytes: budget,
+            pinned_bytes: pinned,
+        })));
+        Err(match reason {
+            RefuseReason::ExceedsBudget => Error::ExceedsBudget {
+                models,
+                tier,
+                asked,
+                budget,
+            },
+            RefuseReason::Leased => Error::NoRoom {
+                models,
+                tier,
+                asked,
+                free,
+                budget,
+                pinned,
+            },
+            RefuseReason::Timeout => Error::Timeout {
+                models,
+                tier,
+                asked,
+                budget,
+                pinned,
+                waited: wait.waited(),
+            },
+            RefuseReason::Deadlock => Error::Deadlock {
+                models,
+                tier,
+                asked,
+                budget,
+                pinned,
+            },
+        })
+    }
+
+    /// Where the memory of a device has failed, leaves it to the next tier of choice. Returns
+    /// whether there is one.
+    fn fall_back(&self, error: &Error, items: &mut [Item]) -> bool {
+        let Error::Load(error) = error else {
+            return false;
+        };
+        let LoadError::OutOfMemory { device, model, .. } = &**error else {
+            return false;
+        };
+        let mut fell = false;
+        for item in items {
+            let failed = |tier: &usize| self.gate.io.tier_name(*tier) == device;
+            if item.model.name() == model && item.tiers.len() > 1 {
+                let before = item.tiers.len();
+                item.tiers.retain(|tier| !failed(tier));
+                fell |= item.tiers.len() < before;
+            }
         }
-    }
-}
-
-/// A waiter, announced.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A load or unload under way.
-pub(super) struct Activity<'a> {
-    shared: &'a Shared,
-    alone: bool,
-    begun: u64,
-}
-
-impl Activity<'_> {
-    /// Whether nothing else was loading or unloading since this began.
-    pub(super) fn was_alone(&self) -> bool {
-        self.alone && self.shared.begun.load(Ordering::SeqCst) == self.begun
-    }
-}
-
-impl Drop for Activity<'_> {
-    fn drop(&mut self) {
-        self.shared.busy.fetch_sub(1, Ordering::SeqCst);
+        fell
     }
 }

@@ -46,7 +46,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 pub use discover::{Discovery, Entry, MAX_DEPTH, OtherFile, discover};
 pub use error::OpenError;
@@ -74,11 +74,24 @@ struct Inner {
     path: Box<Path>,
     id: ModelId,
     parts: Parts,
-    residence: OnceLock<Residence>,
+    residences: Residences,
 }
 
-/// Where a cache has this model, remembered so that a lease need not look it up.
-#[derive(Clone)]
+/// Where caches have this model, remembered so that a lease need not look it up. The first is found
+/// without a lock.
+#[derive(Default)]
+struct Residences {
+    first: OnceLock<Residence>,
+    others: Mutex<Vec<Residence>>,
+}
+
+impl Clone for Residences {
+    /// What a cache has is the model that this is copied from.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 struct Residence {
     cache: u64,
     entry: Weak<dyn Any + Send + Sync>,
@@ -169,7 +182,7 @@ impl Model {
             path: path.into(),
             id: ModelId::next(),
             parts,
-            residence: OnceLock::new(),
+            residences: Residences::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -196,8 +209,6 @@ impl Model {
         inner.name = name.into();
         if shared {
             inner.id = ModelId::next();
-            // What a cache has is the model that this was copied from.
-            inner.residence = OnceLock::new();
         }
     }
 
@@ -277,22 +288,42 @@ impl Model {
 }
 
 impl Model {
-    /// What a cache has remembered here, if it was the first to. A model knows no cache, so what it
-    /// is has no type.
-    pub(crate) fn remembered_by(&self, cache: u64) -> Option<Arc<dyn Any + Send + Sync>> {
-        let residence = self.inner.residence.get()?;
-        if residence.cache == cache {
-            residence.entry.upgrade()
-        } else {
-            None
+    /// What a cache has remembered here, unless it is no longer `valid`. A model knows no cache, so
+    /// what it is has no type.
+    pub(crate) fn remembered_by<T: Send + Sync + 'static>(
+        &self,
+        cache: u64,
+        valid: impl Fn(&T) -> bool,
+    ) -> Option<Arc<T>> {
+        let residences = &self.inner.residences;
+        let of = |residence: &Residence| {
+            let entry = (residence.cache == cache).then(|| residence.entry.upgrade());
+            let entry = entry.flatten()?.downcast::<T>().ok()?;
+            valid(&entry).then_some(entry)
+        };
+        residences.first.get().and_then(of).or_else(|| {
+            let others = residences.others.lock();
+            let others = others.unwrap_or_else(PoisonError::into_inner);
+            others.iter().find_map(of)
+        })
+    }
+
+    /// Remembers something for a cache, in place of what it remembered before.
+    pub(crate) fn remember<T: Send + Sync + 'static>(&self, cache: u64, entry: &Arc<T>) {
+        let entry: Weak<dyn Any + Send + Sync> = Arc::downgrade(entry) as _;
+        let residence = Residence { cache, entry };
+        let residences = &self.inner.residences;
+        if let Err(residence) = residences.first.set(residence) {
+            let others = residences.others.lock();
+            let mut others = others.unwrap_or_else(PoisonError::into_inner);
+            others.retain(|other| other.cache != cache && other.entry.strong_count() > 0);
+            others.push(residence);
         }
     }
 
-    /// Remembers something for the first cache that leases this model.
-    pub(crate) fn remember(&self, cache: u64, entry: Weak<dyn Any + Send + Sync>) {
-        self.inner
-            .residence
-            .get_or_init(|| Residence { cache, entry });
+    /// How many handles of it there are, clones included.
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.inner)
     }
 }
 

@@ -15,8 +15,11 @@ pub struct Resident<'a> {
     pub last_leased_ns: u64,
     /// How often it was leased since it was first known.
     pub leases: u64,
-    /// What loading it took the last time, nanoseconds.
+    /// What bringing it back took the last time, nanoseconds: from RAM where it is there too, else
+    /// from its files. 0 where that was never done.
     pub reload_ns: u64,
+    /// Whether it is in another tier as well.
+    pub elsewhere: bool,
 }
 
 /// Orders resident models by what their eviction would cost.

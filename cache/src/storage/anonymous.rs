@@ -144,41 +144,13 @@ impl Region {
         recycler: &Arc<Recycler>,
         observer: &dyn LoadObserver,
     ) -> Result<Region, LoadError> {
-        let plan = Plan::new(model);
-        let memory = |reason: String| LoadError::Memory {
-            model: model.name().to_owned(),
-            bytes: plan.len,
-            reason,
-        };
-        let len = usize::try_from(plan.len).map_err(|error| memory(error.to_string()))?;
-        let place = Place::reserve(len).map_err(|reason| {
-            recycler.unexpect(len);
-            memory(reason)
-        })?;
-        let base = place.base().as_ptr() as usize;
-        // SAFETY: the place is whole pages of address space that was reserved just now.
-        let gathered =
-            unsafe { recycler.gather(base, len) }.map_err(|errno| memory(errno.to_string()))?;
-        let mut region = Region {
-            sizes: model
-                .tensors()
-                .iter()
-                .map(|tensor| tensor.bytes as usize)
-                .collect(),
-            plan,
-            pieces: gathered.pieces,
-            place: Some(place),
-            recycled_bytes: gathered.recycled_bytes,
-            is_loaded: false,
-            recycler: Arc::clone(recycler),
-        };
+        let mut region = Region::reserve(model, recycler)?;
+        observer.recycled(region.recycled_bytes());
         for tensor in model.tensors() {
             observer.before_tensor(model, tensor);
             observer.after_tensor(model, tensor);
         }
-        if region.recycled_bytes > 0 {
-            region.zero_padding(base, len);
-        }
+        let base = region.base();
         let targets: Vec<Target> = model
             .tensors()
             .iter()
@@ -195,8 +167,65 @@ impl Region {
         // dropped, which gives its pages back.
         unsafe { read_targets(model, &files, &targets, MOST_THREADS, observer) }?;
         still_the_same(model, &files)?;
-        region.is_loaded = true;
+        region.loaded();
         Ok(region)
+    }
+
+    /// Makes a region for a model, to be filled by [`write`](Self::write).
+    pub(crate) fn reserve(model: &Model, recycler: &Arc<Recycler>) -> Result<Region, LoadError> {
+        let plan = Plan::new(model);
+        let memory = |reason: String| LoadError::Memory {
+            model: model.name().to_owned(),
+            bytes: plan.len,
+            reason,
+        };
+        let len = usize::try_from(plan.len).map_err(|error| memory(error.to_string()))?;
+        let place = Place::reserve(len).map_err(|reason| {
+            recycler.unexpect(len);
+            memory(reason)
+        })?;
+        let base = place.base().as_ptr() as usize;
+        // SAFETY: the place is whole pages of address space that was reserved just now.
+        let gathered =
+            unsafe { recycler.gather(base, len) }.map_err(|errno| memory(errno.to_string()))?;
+        let region = Region {
+            sizes: model
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.bytes as usize)
+                .collect(),
+            plan,
+            pieces: gathered.pieces,
+            place: Some(place),
+            recycled_bytes: gathered.recycled_bytes,
+            is_loaded: false,
+            recycler: Arc::clone(recycler),
+        };
+        if region.recycled_bytes > 0 {
+            region.zero_padding(base, len);
+        }
+        Ok(region)
+    }
+
+    fn base(&self) -> usize {
+        self.place
+            .as_ref()
+            .map_or(0, |place| place.base().as_ptr() as usize)
+    }
+
+    /// Puts bytes into a tensor that nobody has seen yet.
+    pub(crate) fn write(&mut self, tensor: usize, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.sizes[tensor]), "beyond the tensor");
+        let at = self.base() + self.plan.offsets[tensor] as usize + offset;
+        // SAFETY: the range lies in the tensor, which lies in the region; `&mut self` says that
+        // nobody reads it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
+    }
+
+    /// Notes that all of it was filled.
+    pub(crate) fn loaded(&mut self) {
+        self.is_loaded = true;
     }
 
     /// Bytes that lay in pages which an eviction had left, when the region was made.

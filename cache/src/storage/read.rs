@@ -192,7 +192,7 @@ impl Work<'_> {
             let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
-            match self.read(chunk) {
+            match self.read(chunk, observer) {
                 Ok(()) => observer.bytes_read(chunk.bytes as u64),
                 Err(error) => {
                     self.stop.store(true, Ordering::Relaxed);
@@ -203,11 +203,22 @@ impl Work<'_> {
         }
     }
 
-    fn read(&self, chunk: &Chunk) -> Result<(), LoadError> {
+    fn read(&self, chunk: &Chunk, observer: &dyn LoadObserver) -> Result<(), LoadError> {
         use std::os::fd::AsRawFd;
 
         let file = &self.files[chunk.file as usize];
         let path = || self.model.files()[chunk.file as usize].path.to_path_buf();
+        observer
+            .before_read(
+                &self.model.files()[chunk.file as usize].path,
+                chunk.offset,
+                chunk.bytes as u64,
+            )
+            .map_err(|source| LoadError::Read {
+                path: path(),
+                offset: chunk.offset,
+                source,
+            })?;
         let mut ranges: Vec<libc::iovec> = chunk
             .ranges
             .iter()

@@ -1,7 +1,7 @@
-//! The resident weights of one model: bytes, and candle tensors over them.
+//! The weights of one model in host memory: bytes, and candle tensors over them.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor, WithDType};
@@ -12,6 +12,7 @@ use super::Storage;
 use super::anonymous::Region;
 use super::heap::Blocks;
 use super::recycler::Recycler;
+use crate::device::{DeviceWeights, Held, Unloaded};
 use crate::error::{Error, LoadError};
 use crate::model::{Model, TensorInfo};
 use crate::observe::LoadObserver;
@@ -21,8 +22,16 @@ use crate::observe::LoadObserver;
 pub(crate) struct Copies {
     /// Whether it was said that there are any.
     said: AtomicBool,
-    pub(crate) tensors: AtomicU64,
-    pub(crate) bytes: AtomicU64,
+    tensors: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Copies {
+    /// Tensors and bytes since the last call.
+    pub(crate) fn take(&self) -> (u64, u64) {
+        let tensors = self.tensors.swap(0, Ordering::Relaxed);
+        (tensors, self.bytes.swap(0, Ordering::Relaxed))
+    }
 }
 
 #[derive(Debug)]
@@ -31,31 +40,70 @@ enum Memory {
     Anonymous(Region),
 }
 
-/// A model's weights in RAM.
+/// A model's weights in host memory.
 #[derive(Debug)]
-pub(crate) struct Weights {
+pub(crate) struct HostWeights {
     model: Model,
-    /// One tensor over each adopted block, made when it is first asked for; `None` where the block
-    /// cannot be adopted. There is never a second over the same bytes: clones share this one's
-    /// lock, which is what makes candle's in-place operations and [`Weights::bytes`] safe beside
-    /// each other. Declared before `memory`, so that these go first.
-    tensors: Box<[OnceLock<Option<Tensor>>]>,
+    /// Declared before `memory`, so that tensors go first.
+    views: Box<[View]>,
     memory: Memory,
     copies: Arc<Copies>,
 }
 
-/// What became of the memory at unload.
+/// Who sees the bytes of a tensor: readers of plain memory, or one candle tensor.
+///
+/// There is never a second tensor over the same bytes: clones share this one's lock, which is what
+/// makes candle's in-place operations and readers safe beside each other. And there is none while
+/// somebody reads plain memory, which has no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Unloaded {
-    /// Bytes kept for a load under way.
-    pub(crate) recycled_bytes: u64,
-    /// Bytes given back to the system, where that is known exactly.
-    pub(crate) returned_bytes: Option<u64>,
-    /// Memory that tensors still hold.
-    pub(crate) held: Option<Orphan>,
+struct View {
+    /// How many read plain memory; or [`ADOPTED`] beside it, once nobody may begin to.
+    readers: AtomicU32,
+    /// The tensor over the adopted block; `None` where it cannot be adopted.
+    tensor: OnceLock<Option<Tensor>>,
 }
 
-impl Weights {
+const ADOPTED: u32 = 1 << 31;
+
+impl View {
+    /// Begins to read plain memory, unless it is adopted.
+    fn read(&self) -> Option<Reading<'_>> {
+        let mut readers = self.readers.load(Ordering::Relaxed);
+        while readers & ADOPTED == 0 {
+            // Acquire and, in `Reading`, Release: reads end before a tensor over them begins.
+            match self.readers.compare_exchange_weak(
+                readers,
+                readers + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(Reading(&self.readers)),
+                Err(seen) => readers = seen,
+            }
+        }
+        None
+    }
+
+    /// Keeps readers of plain memory away, unless there are some.
+    fn adopt(&self) -> bool {
+        let taken =
+            self.readers
+                .compare_exchange(0, ADOPTED, Ordering::Acquire, Ordering::Acquire);
+        matches!(taken, Ok(_) | Err(ADOPTED))
+    }
+}
+
+/// Somebody reads plain memory.
+#[derive(Debug)]
+struct Reading<'a>(&'a AtomicU32);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl HostWeights {
     /// Loads a model.
     pub(crate) fn load(
         storage: Storage,
@@ -63,66 +111,29 @@ impl Weights {
         recycler: &Arc<Recycler>,
         copies: &Arc<Copies>,
         observer: &dyn LoadObserver,
-    ) -> Result<Weights, LoadError> {
+    ) -> Result<HostWeights, LoadError> {
         let memory = match storage {
             Storage::Heap => Memory::Heap(Blocks::load(model, observer)?),
             Storage::Anonymous => Memory::Anonymous(Region::load(model, recycler, observer)?),
         };
-        Ok(Weights {
+        Ok(HostWeights::new(model, memory, copies))
+    }
+
+    /// Weights in a region that was filled.
+    pub(crate) fn over(model: &Model, region: Region, copies: &Arc<Copies>) -> HostWeights {
+        HostWeights::new(model, Memory::Anonymous(region), copies)
+    }
+
+    fn new(model: &Model, memory: Memory, copies: &Arc<Copies>) -> HostWeights {
+        HostWeights {
             model: model.clone(),
-            tensors: model.tensors().iter().map(|_| OnceLock::new()).collect(),
+            views: model.tensors().iter().map(|_| View::default()).collect(),
             memory,
             copies: Arc::clone(copies),
-        })
-    }
-
-    /// Bytes that were loaded into pages which an eviction had left.
-    pub(crate) fn recycled_bytes(&self) -> u64 {
-        match &self.memory {
-            Memory::Heap(_) => 0,
-            Memory::Anonymous(region) => region.recycled_bytes(),
         }
     }
 
-    /// Drops the weights and says what became of their memory.
-    pub(crate) fn unload(self) -> Unloaded {
-        drop(self.tensors);
-        match self.memory {
-            Memory::Heap(blocks) => {
-                drop(blocks);
-                Unloaded::default()
-            }
-            Memory::Anonymous(region) => {
-                let released = region.release();
-                Unloaded {
-                    recycled_bytes: released.recycled_bytes,
-                    returned_bytes: released.held.is_none().then_some(released.returned_bytes),
-                    held: released.held,
-                }
-            }
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<(usize, &TensorInfo), Error> {
-        self.model.tensor(name).ok_or_else(|| Error::NoTensor {
-            model: self.model.name().to_owned(),
-            tensor: name.to_owned(),
-        })
-    }
-
-    /// The bytes of a tensor, in the file's order and encoding.
-    pub(crate) fn bytes(&self, name: &str) -> Result<WeightBytes<'_>, Error> {
-        let (index, tensor) = self.find(name)?;
-        // Where a tensor can exist over these bytes it has to, so that its lock keeps writers out.
-        // Then they are reached through it alone: an in-place operation may have taken its vector
-        // away, whose new owner writes to this memory without any lock.
-        Ok(WeightBytes(match self.adopted(index, tensor) {
-            Some(tensor) => Source::Tensor(tensor.storage_and_layout().0),
-            None => Source::Memory(self.plain(index)),
-        }))
-    }
-
-    /// The bytes of a tensor that is not adopted.
+    /// The bytes of a tensor that nobody can write to: it is not adopted.
     fn plain(&self, index: usize) -> &[u8] {
         match &self.memory {
             Memory::Heap(blocks) => blocks.bytes(index),
@@ -130,12 +141,7 @@ impl Weights {
         }
     }
 
-    /// A candle tensor on the CPU: over this memory where it can be adopted, else a copy.
-    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor, Error> {
-        let (index, tensor) = self.find(name)?;
-        if let Some(adopted) = self.adopted(index, tensor) {
-            return Ok(adopted.clone());
-        }
+    fn copy(&self, index: usize, tensor: &TensorInfo) -> Result<Tensor, Error> {
         let refused = |reason: String| Error::NotATensor {
             model: self.model.name().to_owned(),
             tensor: tensor.name.to_string(),
@@ -151,7 +157,8 @@ impl Weights {
                 model = %self.model.name().escape_debug(),
                 tensor = %tensor.name.escape_debug(),
                 "tensors are copied, since their memory cannot be adopted: under `heap` storage, \
-                 without plimsoll_profiles::Selected as global allocator, or without address space"
+                 without plimsoll_profiles::Selected as global allocator, without address space, \
+                 or while their bytes are being read"
             );
         }
         self.copies.bytes.fetch_add(tensor.bytes, Ordering::Relaxed);
@@ -159,14 +166,81 @@ impl Weights {
     }
 
     /// The one tensor over this memory, if there can be one.
-    fn adopted(&self, index: usize, tensor: &TensorInfo) -> Option<&Tensor> {
-        let Memory::Anonymous(region) = &self.memory else {
+    fn adopted(&self, region: &Region, index: usize, tensor: &TensorInfo) -> Option<&Tensor> {
+        let view = &self.views[index];
+        if !view.adopt() {
             return None;
-        };
+        }
         // Two threads may come here at once, and only one may make a vector over these bytes.
-        self.tensors[index]
+        view.tensor
             .get_or_init(|| adopt(region, index, tensor))
             .as_ref()
+    }
+}
+
+impl DeviceWeights for HostWeights {
+    /// A candle tensor on the CPU: over this memory where it can be adopted, else a copy.
+    fn tensor(&self, index: usize) -> Result<Tensor, Error> {
+        let tensor = &self.model.tensors()[index];
+        if let Memory::Anonymous(region) = &self.memory
+            && let Some(adopted) = self.adopted(region, index, tensor)
+        {
+            return Ok(adopted.clone());
+        }
+        self.copy(index, tensor)
+    }
+
+    fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
+        let view = &self.views[index];
+        if let Some(reading) = view.read() {
+            return Ok(WeightBytes(Source::Memory(self.plain(index), Some(reading))));
+        }
+        // An in-place operation may have taken the tensor's vector away, whose new owner writes to
+        // this memory without any lock. So once it is adopted it is read through the tensor alone.
+        let Memory::Anonymous(region) = &self.memory else {
+            return Ok(WeightBytes(Source::Memory(self.plain(index), None)));
+        };
+        let tensor = &self.model.tensors()[index];
+        Ok(WeightBytes(match self.adopted(region, index, tensor) {
+            Some(tensor) => Source::Tensor(tensor.storage_and_layout().0),
+            // It could not be adopted, and never will be.
+            None => Source::Memory(self.plain(index), None),
+        }))
+    }
+
+    fn recycled_bytes(&self) -> u64 {
+        match &self.memory {
+            Memory::Heap(_) => 0,
+            Memory::Anonymous(region) => region.recycled_bytes(),
+        }
+    }
+
+    fn unload(self: Box<Self>) -> Unloaded {
+        drop(self.views);
+        match self.memory {
+            Memory::Heap(blocks) => {
+                drop(blocks);
+                Unloaded::default()
+            }
+            Memory::Anonymous(region) => {
+                let released = region.release();
+                Unloaded {
+                    recycled_bytes: released.recycled_bytes,
+                    returned_bytes: released.held.is_none().then_some(released.returned_bytes),
+                    held: released.held.map(|orphan| Box::new(orphan) as Box<dyn Held>),
+                }
+            }
+        }
+    }
+}
+
+impl Held for Orphan {
+    fn bytes(&self) -> u64 {
+        Orphan::bytes(self) as u64
+    }
+
+    fn is_gone(&self) -> bool {
+        Orphan::is_gone(self)
     }
 }
 
@@ -200,8 +274,19 @@ pub struct WeightBytes<'a>(Source<'a>);
 
 #[derive(Debug)]
 enum Source<'a> {
-    Memory(&'a [u8]),
+    /// With what keeps tensors away, where one could come to be over these bytes.
+    Memory(&'a [u8], #[expect(dead_code, reason = "held, not read")] Option<Reading<'a>>),
     Tensor(StorageRef<'a>),
+    /// Fetched from where it cannot be borrowed.
+    Fetched(Vec<u8>),
+}
+
+impl WeightBytes<'_> {
+    /// Bytes that were fetched from a device.
+    #[must_use]
+    pub fn fetched(bytes: Vec<u8>) -> WeightBytes<'static> {
+        WeightBytes(Source::Fetched(bytes))
+    }
 }
 
 impl Deref for WeightBytes<'_> {
@@ -209,7 +294,8 @@ impl Deref for WeightBytes<'_> {
 
     fn deref(&self) -> &[u8] {
         let storage = match &self.0 {
-            Source::Memory(bytes) => return bytes,
+            Source::Memory(bytes, _) => return bytes,
+            Source::Fetched(bytes) => return bytes,
             Source::Tensor(storage) => storage,
         };
         let candle_core::Storage::Cpu(storage) = &**storage else {

@@ -55,6 +55,20 @@ pub struct Cgroup {
     /// to the headroom.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub inactive_file: Metric,
+    /// Page cache of files that could be dropped without I/O: `inactive_file` + `active_file`,
+    /// without what is dirty, under writeback, or mapped. Estimated, and on the cautious side: a
+    /// page can be two of these, and what is mapped counts shared memory too.
+    ///
+    /// Part of `current`, so a process may take it *on top of* what the limit leaves
+    /// ([`Limits::room`](super::Limits::room)). The host's `MemAvailable` includes such cache
+    /// already, by the kernel's own guess.
+    #[serde(skip_serializing_if = "Metric::is_unavailable")]
+    pub reclaimable: Metric,
+    /// How many processes were killed for want of memory: `oom_kill` of `memory.events`, or of
+    /// `memory.oom_control` (Linux 4.13). A count, not bytes. Version 1 counts only the processes
+    /// of this very cgroup, version 2 also those of all cgroups below it.
+    #[serde(skip_serializing_if = "Metric::is_unavailable")]
+    pub oom_kills: Metric,
 }
 
 /// Reads the cgroup and its ancestors.
@@ -92,7 +106,7 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn version_2(mut self, path: String) -> Cgroup {
-        let stat = self.stat();
+        let stat = self.keyed("memory.stat");
         Cgroup {
             path,
             // The root has no such files, nor has a cgroup whose controller is off: no limit there.
@@ -108,11 +122,20 @@ impl Files<'_> {
             file: stat("file").minus_saturating(stat("shmem")),
             shmem: stat("shmem"),
             inactive_file: stat("inactive_file"),
+            reclaimable: reclaimable(
+                [stat("inactive_file"), stat("active_file")],
+                [
+                    stat("file_dirty"),
+                    stat("file_writeback"),
+                    stat("file_mapped"),
+                ],
+            ),
+            oom_kills: self.keyed("memory.events")("oom_kill"),
         }
     }
 
     fn version_1(mut self, path: String) -> Cgroup {
-        let stat = self.stat();
+        let stat = self.keyed("memory.stat");
         Cgroup {
             path,
             max: self.limit("memory.limit_in_bytes", Limit::Unlimited),
@@ -128,6 +151,15 @@ impl Files<'_> {
             file: stat("total_cache").minus_saturating(stat("total_shmem")),
             shmem: stat("total_shmem"),
             inactive_file: stat("total_inactive_file"),
+            reclaimable: reclaimable(
+                [stat("total_inactive_file"), stat("total_active_file")],
+                [
+                    stat("total_dirty"),
+                    stat("total_writeback"),
+                    stat("total_mapped_file"),
+                ],
+            ),
+            oom_kills: self.keyed("memory.oom_control")("oom_kill"),
         }
     }
 
@@ -155,8 +187,9 @@ impl Files<'_> {
             .into()
     }
 
-    fn stat(&mut self) -> impl Fn(&str) -> Metric + use<> {
-        let text = self.read("memory.stat").unwrap_or_default();
+    /// The values of a file of lines of a key and a number.
+    fn keyed(&mut self, name: &str) -> impl Fn(&str) -> Metric + use<> {
+        let text = self.read(name).unwrap_or_default();
         move |key| parse_stat(&text, key).into()
     }
 
@@ -180,6 +213,16 @@ impl Files<'_> {
     }
 }
 
+/// `cached` without what is `held`; unavailable where some of `cached` is. A kernel that does not
+/// count some of what is held leaves the guess a little high.
+fn reclaimable(cached: [Metric; 2], held: [Metric; 3]) -> Metric {
+    let [inactive, active] = cached;
+    let held = held.iter().filter_map(|metric| metric.bytes());
+    inactive
+        .plus(active)
+        .minus_saturating(Metric::Estimated(held.fold(0, u64::saturating_add)))
+}
+
 /// A limit as a cgroup's file writes it: `max` or a number. Version 1 writes the largest multiple
 /// of its page size below 2⁶³ for no limit: 9223372036854771712 with pages of 4 KiB.
 #[must_use]
@@ -196,7 +239,7 @@ pub fn parse_limit(text: &str) -> Limit {
     }
 }
 
-/// The number behind a key in the text of `memory.stat`.
+/// The number behind a key in the text of `memory.stat`, or of another file of such lines.
 #[must_use]
 pub fn parse_stat(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {

@@ -4,9 +4,11 @@
 //! The parsers are pure functions over text. What is read from where is in [`Limits::under`],
 //! which takes the root directory, so that a tree of files stands in for a machine.
 
+mod bounds;
 mod cgroup;
 mod host;
 mod location;
+pub mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,13 +16,14 @@ use std::path::{Path, PathBuf};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use bounds::{Bound, Room, Tightest};
 pub use cgroup::{Cgroup, parse_limit, parse_stat};
 pub use host::{Host, Pressure, PressureOf, Stall, parse_meminfo, parse_pressure, parse_rlimits};
 pub use location::{
     CgroupMount, CgroupVersion, Location, Membership, locate, parse_memberships, parse_mount,
 };
 
-use crate::metric::{Grade, Metric};
+use crate::metric::Metric;
 
 /// A limit, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -135,47 +138,15 @@ pub struct Limits {
     /// `MemAvailable` of the host: what the kernel guesses can be had without swapping.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub host_available: Metric,
+    /// `MemFree` of the host: in use for nothing, not even for page cache.
+    #[serde(skip_serializing_if = "Metric::is_unavailable")]
+    pub host_free: Metric,
     /// `MemTotal` of the host.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub host_total: Metric,
     /// What could not be read, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-}
-
-/// One of the things that bound memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bound {
-    /// The hard limit of the cgroup with this path, `memory.max` or `memory.limit_in_bytes`:
-    /// beyond it something is killed.
-    CgroupMax(String),
-    /// `memory.high` of the cgroup with this path: beyond it the process is throttled.
-    CgroupHigh(String),
-    /// `memory.memsw.limit_in_bytes` of the cgroup with this path, memory and swap together.
-    CgroupMemorySwap(String),
-    /// `MemAvailable` of the host.
-    Host,
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CgroupMax(path) => write!(f, "the hard limit of cgroup {path}"),
-            Self::CgroupHigh(path) => write!(f, "memory.high of cgroup {path}"),
-            Self::CgroupMemorySwap(path) => write!(f, "the memory and swap limit of cgroup {path}"),
-            Self::Host => f.write_str("the host's available memory"),
-        }
-    }
-}
-
-/// The bound that leaves least, and what it leaves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tightest {
-    /// Which.
-    pub bound: Bound,
-    /// What it leaves, in bytes: 0 where its limit is reached.
-    pub headroom: Metric,
 }
 
 impl Limits {
@@ -205,6 +176,7 @@ impl Limits {
         let proc = root.join("proc");
         let meminfo = host::Meminfo::read(&proc.join("meminfo"));
         limits.host_available = meminfo.host.available;
+        limits.host_free = meminfo.host.free;
         limits.host_total = meminfo.host.total;
         limits.notes.extend(meminfo.note);
         match std::fs::read_to_string(proc.join(process).join("limits")) {
@@ -222,67 +194,6 @@ impl Limits {
             Err(reason) => limits.notes.push(reason.to_owned()),
         }
         limits
-    }
-
-    /// What may still be allocated: the least of limit − current over the cgroup and its ancestors
-    /// (hard limit, `memory.high`, and memory with swap of version 1), and the host's
-    /// `MemAvailable`, in bytes.
-    ///
-    /// Page cache that could be reclaimed ([`Cgroup::inactive_file`]) is *not* added, so this is
-    /// cautious where files were read. Graded `Upper` or worse when some limit could not be read,
-    /// since that one may be tighter.
-    #[must_use]
-    pub fn headroom(&self) -> Metric {
-        self.tightest()
-            .map_or(Metric::Unavailable, |tightest| tightest.headroom)
-    }
-
-    /// The bound that leaves least. `None` where nothing could be read.
-    #[must_use]
-    pub fn tightest(&self) -> Option<Tightest> {
-        let mut unknown = self.cgroup_version.is_none();
-        let mut bounds = Vec::new();
-        for cgroup in &self.cgroups {
-            let memory = (
-                cgroup.max,
-                cgroup.current,
-                Bound::CgroupMax as fn(String) -> Bound,
-            );
-            let high = (
-                cgroup.high,
-                cgroup.current,
-                Bound::CgroupHigh as fn(String) -> Bound,
-            );
-            let both = (
-                cgroup.memsw_max,
-                cgroup.memsw_current,
-                Bound::CgroupMemorySwap as _,
-            );
-            for (limit, current, bound) in [memory, high, both] {
-                match (limit, current.bytes()) {
-                    (Limit::Unlimited, _) => {}
-                    (Limit::Bytes(limit), Some(current)) => {
-                        let left = Metric::Exact(limit.saturating_sub(current));
-                        bounds.push((bound(cgroup.path.clone()), left));
-                    }
-                    (Limit::Bytes(_) | Limit::Unknown, _) => unknown = true,
-                }
-            }
-        }
-        bounds.push((Bound::Host, self.host_available));
-        unknown |= self.host_available.is_unavailable();
-        bounds
-            .into_iter()
-            .filter(|(_, left)| !left.is_unavailable())
-            .min_by_key(|(_, left)| left.bytes())
-            .map(|(bound, left)| Tightest {
-                bound,
-                headroom: if unknown {
-                    left.at_best(Grade::Upper)
-                } else {
-                    left
-                },
-            })
     }
 }
 

@@ -2,31 +2,37 @@
 
 use std::sync::OnceLock;
 
-use crate::error::Error;
-
 /// How a load ended.
 #[derive(Debug, Clone)]
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<E> {
     /// The model is there; a claim has become a pin.
     Loaded,
     /// It failed, for all who waited for it.
-    Failed(Error),
+    Failed(E),
     /// The lease it was for failed elsewhere before it began. Whoever joined has to ask again.
     Withdrawn,
 }
 
-/// A load under way. Its outcome is set once, before the ledger's waiters are woken.
-#[derive(Debug, Default)]
-pub(crate) struct Loading {
-    outcome: OnceLock<Outcome>,
+/// A load under way. Its outcome is set once, under the lock, before waiters are woken.
+#[derive(Debug)]
+pub(crate) struct Loading<E> {
+    outcome: OnceLock<Outcome<E>>,
 }
 
-impl Loading {
-    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+impl<E> Default for Loading<E> {
+    fn default() -> Self {
+        Loading {
+            outcome: OnceLock::new(),
+        }
+    }
+}
+
+impl<E> Loading<E> {
+    pub(crate) fn outcome(&self) -> Option<&Outcome<E>> {
         self.outcome.get()
     }
 
-    pub(crate) fn finish(&self, outcome: Outcome) {
+    pub(crate) fn finish(&self, outcome: Outcome<E>) {
         // The first word counts: a load that failed is not abandoned as well.
         let _ = self.outcome.set(outcome);
     }

@@ -1,0 +1,216 @@
+//! Which models make room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use plimsoll_events::{Candidate, Skipped};
+
+use super::entry::{Entry, Named, Seat};
+use super::{Books, Io, RAM};
+use crate::policy::{Policy, Resident, choose};
+use crate::residency::Phase;
+
+/// What was considered for a decision.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Choice {
+    pub(crate) considered: Vec<Candidate>,
+    /// How many more there were than are listed.
+    pub(crate) besides: u64,
+}
+
+/// How many of the models that stay are listed with a decision: those that would have gone next,
+/// and as many that could not go. With thousands of models the rest says nothing.
+const MOST_SPARED: usize = 16;
+
+/// How much a choice has to free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// So many bytes, or nothing at all.
+    AtLeast(u64),
+    /// So many bytes, or as many as there are.
+    AsFarAsPossible(u64),
+}
+
+impl<I: Io> Books<I> {
+    /// Whether models that are not leased make up so many bytes.
+    pub(super) fn could_free(
+        &self,
+        tier: usize,
+        needed: u64,
+        wanted: &[Seat<I::Model>],
+    ) -> bool {
+        let mut freed = 0_u64;
+        for entry in self.accounts[tier].resident.values() {
+            let slot = &entry.slots[tier];
+            let is_wanted = wanted
+                .iter()
+                .any(|seat| seat.tier == tier && Arc::ptr_eq(&seat.entry, entry));
+            if freed < needed && !is_wanted && slot.pins.count() == 0 {
+                freed += slot.charge;
+            }
+        }
+        freed >= needed
+    }
+
+    /// Chooses models to evict, and shuts their doors. `None` where there are not enough.
+    pub(super) fn choose_victims(
+        &mut self,
+        tier: usize,
+        aim: Aim,
+        wanted: &[Seat<I::Model>],
+        policy: &dyn Policy,
+    ) -> Option<(Vec<Seat<I::Model>>, Choice)> {
+        loop {
+            let (eligible, skipped) = self.eligible(tier, wanted, policy);
+            let scores: Vec<(f64, u64)> = eligible
+                .iter()
+                .map(|(score, entry)| (*score, entry.slots[tier].charge))
+                .collect();
+            let chosen = match aim {
+                Aim::AtLeast(needed) => choose(&scores, needed)?,
+                Aim::AsFarAsPossible(needed) => {
+                    choose(&scores, needed).unwrap_or_else(|| (0..scores.len()).collect())
+                }
+            };
+            // A lease may slip in between the look and the shutting of a door: then look again.
+            let shut: Vec<usize> = chosen
+                .iter()
+                .copied()
+                .filter(|index| eligible[*index].1.slots[tier].pins.close())
+                .collect();
+            if shut.len() < chosen.len() {
+                for index in shut {
+                    eligible[index].1.slots[tier].pins.open(0);
+                }
+                continue;
+            }
+            let victims = chosen
+                .iter()
+                .map(|index| Seat::new(&eligible[*index].1, tier))
+                .collect();
+            return Some((victims, told(tier, &eligible, &chosen, &skipped)));
+        }
+    }
+
+    /// Asks leases to stay away from the models that would have to go, leased ones included.
+    pub(super) fn drain_for(
+        &mut self,
+        tier: usize,
+        needed: u64,
+        wanted: &[Seat<I::Model>],
+        policy: &dyn Policy,
+    ) -> Vec<Seat<I::Model>> {
+        let all: Vec<Arc<Entry<I::Model>>> = self.accounts[tier]
+            .resident
+            .values()
+            .filter(|entry| !is_wanted(entry, tier, wanted))
+            .cloned()
+            .collect();
+        let scores: Vec<(f64, u64)> = all
+            .iter()
+            .map(|entry| (self.score(entry, tier, policy), entry.slots[tier].charge))
+            .collect();
+        let chosen = choose(&scores, needed).unwrap_or_default();
+        let drained = chosen.into_iter().map(|index| Seat::new(&all[index], tier));
+        let drained = drained.filter(|seat| seat.slot().pins.count() > 0);
+        let drained: Vec<Seat<I::Model>> = drained.collect();
+        for seat in &drained {
+            seat.slot().pins.drain(true);
+        }
+        drained
+    }
+
+    #[expect(clippy::type_complexity, reason = "two lists over the same entries")]
+    fn eligible(
+        &self,
+        tier: usize,
+        wanted: &[Seat<I::Model>],
+        policy: &dyn Policy,
+    ) -> (
+        Vec<(f64, Arc<Entry<I::Model>>)>,
+        Vec<(Arc<Entry<I::Model>>, Skipped)>,
+    ) {
+        let mut eligible = Vec::new();
+        let mut skipped = Vec::new();
+        for entry in self.accounts[tier].resident.values() {
+            let leases = entry.slots[tier].pins.count();
+            if is_wanted(entry, tier, wanted) {
+                skipped.push((Arc::clone(entry), Skipped::Wanted));
+            } else if leases > 0 {
+                let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+                skipped.push((Arc::clone(entry), Skipped::Leased { leases }));
+            } else {
+                eligible.push((self.score(entry, tier, policy), Arc::clone(entry)));
+            }
+        }
+        (eligible, skipped)
+    }
+
+    fn score(&self, entry: &Entry<I::Model>, tier: usize, policy: &dyn Policy) -> f64 {
+        let slot = &entry.slots[tier];
+        let in_ram = tier != RAM && self.phase_of(entry, RAM) == Phase::Resident;
+        let tiers = 0..self.accounts.len();
+        let elsewhere = tiers
+            .filter(|other| *other != tier)
+            .any(|other| self.phase_of(entry, other) == Phase::Resident);
+        policy.score(&Resident {
+            name: entry.model.name(),
+            bytes: slot.charge,
+            last_leased_ns: slot.last_leased_ns.load(Relaxed),
+            leases: slot.leases.load(Relaxed),
+            reload_ns: if in_ram {
+                slot.from_ram_ns.load(Relaxed)
+            } else {
+                slot.from_file_ns.load(Relaxed)
+            },
+            elsewhere,
+        })
+    }
+}
+
+fn is_wanted<M>(entry: &Arc<Entry<M>>, tier: usize, wanted: &[Seat<M>]) -> bool {
+    wanted
+        .iter()
+        .any(|seat| seat.tier == tier && Arc::ptr_eq(&seat.entry, entry))
+}
+
+/// The decision, as events tell it: all victims and, of the others, those that would have gone
+/// next.
+fn told<M: Named>(
+    tier: usize,
+    eligible: &[(f64, Arc<Entry<M>>)],
+    chosen: &[usize],
+    skipped: &[(Arc<Entry<M>>, Skipped)],
+) -> Choice {
+    let candidate = |entry: &Entry<M>, score: Option<f64>, skipped| Candidate {
+        model: entry.model.name().to_owned(),
+        bytes: entry.slots[tier].charge,
+        score: score.filter(|score| score.is_finite()),
+        skipped,
+    };
+    let mut spared: Vec<&(f64, Arc<Entry<M>>)> = eligible
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !chosen.contains(index))
+        .map(|(_, one)| one)
+        .collect();
+    spared.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let gone = chosen.iter().map(|index| {
+        let (score, entry) = &eligible[*index];
+        candidate(entry, Some(*score), None)
+    });
+    let spared = spared
+        .iter()
+        .map(|(score, entry)| candidate(entry, Some(*score), Some(Skipped::NotNeeded)));
+    let out = skipped
+        .iter()
+        .map(|(entry, why)| candidate(entry, None, Some(*why)));
+    let considered: Vec<Candidate> = gone
+        .chain(spared.take(MOST_SPARED))
+        .chain(out.take(MOST_SPARED))
+        .collect();
+    Choice {
+        besides: (eligible.len() + skipped.len() - considered.len()) as u64,
+        considered,
+    }
+}

@@ -1,0 +1,383 @@
+//! What an admitted lease has claimed, and the loads that it brings about.
+
+use std::sync::Arc;
+
+use plimsoll_events::EvictReason;
+
+use super::choice::Choice;
+use super::entry::{Named, Seat};
+use super::gate::Gate;
+use super::leaving::Leaving;
+use super::loading::{Loading, Outcome};
+use super::pins::Left;
+use super::{Books, Fault, Io, RAM};
+use crate::residency::{Input, Phase};
+
+/// How a model comes into a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// From its files, straight into the tier's memory.
+    File,
+    /// From the copy in RAM.
+    Ram,
+    /// From its files, through a staging buffer of so many bytes.
+    Stream { staging: u64 },
+}
+
+/// A load to be done.
+pub(crate) struct Task<I: Io> {
+    pub(crate) seat: Seat<I::Model>,
+    pub(crate) route: Route,
+    pub(crate) loading: Arc<Loading<I::Error>>,
+}
+
+/// A model that is pinned, or will be once its load has ended.
+pub(super) struct Claim<I: Io> {
+    pub(super) seat: Seat<I::Model>,
+    pub(super) loading: Option<Arc<Loading<I::Error>>>,
+    /// Whether that load is this lease's own.
+    pub(super) is_own: bool,
+}
+
+/// What a lease was granted, still to be made safe in a [`Claims`] and a [`Job`].
+pub(super) struct Granted<I: Io> {
+    pub(super) held: Vec<Claim<I>>,
+    pub(super) sources: Vec<Claim<I>>,
+    pub(super) tasks: Vec<Task<I>>,
+    pub(super) staging: u64,
+    pub(super) working: Vec<u64>,
+}
+
+impl<I: Io> Granted<I> {
+    /// The bytes that will be loaded into each tier.
+    pub(super) fn loads(&self, tiers: usize) -> Vec<u64> {
+        let mut bytes = vec![0; tiers];
+        for task in &self.tasks {
+            bytes[task.seat.tier] += task.seat.charge();
+        }
+        bytes
+    }
+}
+
+impl<I: Io> Books<I> {
+    /// Takes back a claim. Once its load has succeeded it is a pin. Returns whether the caller has
+    /// to evict the model, which was dropped and has nobody left.
+    fn unclaim(&mut self, claim: &Claim<I>) -> Left {
+        match claim.loading.as_ref().map(|loading| loading.outcome()) {
+            None | Some(Some(Outcome::Loaded)) => claim.seat.slot().pins.leave(),
+            Some(None) => {
+                let stepped = self.step(&claim.seat, Input::Unclaim);
+                debug_assert!(stepped.is_ok());
+                Left::Others
+            }
+            Some(Some(Outcome::Failed(_) | Outcome::Withdrawn)) => Left::Others,
+        }
+    }
+
+    fn end(&mut self, seat: &Seat<I::Model>, loading: &Loading<I::Error>, outcome: Outcome<I::Error>) {
+        let input = match outcome {
+            Outcome::Loaded => Input::Loaded,
+            Outcome::Failed(_) | Outcome::Withdrawn => Input::Failed,
+        };
+        if let (Phase::Loading { claims }, Outcome::Loaded) = (self.phase(seat), &outcome) {
+            seat.slot().pins.open(claims);
+            if seat.entry.is_retired() {
+                // Dropped while it was being loaded: it is for those who have claimed it alone.
+                seat.slot().pins.doom();
+            }
+        }
+        let stepped = self.step(seat, input);
+        debug_assert!(stepped.is_ok());
+        self.end_load(seat);
+        loading.finish(outcome);
+    }
+}
+
+/// What an admitted lease has claimed. Dropping it lets go of all of it, however far the lease came
+/// and whatever ended it.
+pub(super) struct Claims<I: Io> {
+    gate: Arc<Gate<I>>,
+    held: Vec<Claim<I>>,
+    working: Vec<u64>,
+}
+
+/// How far an admitted lease is.
+pub(super) enum Progress<E> {
+    Loading,
+    Whole,
+    Failed(E),
+    /// Another lease withdrew a load that this one had joined.
+    AskAgain,
+}
+
+impl<I: Io> Claims<I> {
+    /// Makes what was granted safe: from here on every way out gives it back.
+    pub(super) fn new(gate: &Arc<Gate<I>>, granted: Granted<I>) -> (Claims<I>, Option<Job<I>>) {
+        let claims = Claims {
+            gate: Arc::clone(gate),
+            held: granted.held,
+            working: granted.working,
+        };
+        // This is called under the lock, which dropping a job takes.
+        let job = (!granted.tasks.is_empty()).then(|| Job {
+            gate: Arc::clone(gate),
+            tasks: granted.tasks,
+            sources: granted.sources,
+            staging: granted.staging,
+            surplus: Vec::new(),
+        });
+        (claims, job)
+    }
+
+    pub(super) fn progress(&self) -> Progress<I::Error> {
+        let mut progress = Progress::Whole;
+        for claim in &self.held {
+            match claim.loading.as_ref().map(|loading| loading.outcome()) {
+                None | Some(Some(Outcome::Loaded)) => {}
+                Some(Some(Outcome::Failed(error))) => return Progress::Failed(error.clone()),
+                Some(Some(Outcome::Withdrawn)) => progress = Progress::AskAgain,
+                Some(None) => {
+                    if matches!(progress, Progress::Whole) {
+                        progress = Progress::Loading;
+                    }
+                }
+            }
+        }
+        progress
+    }
+
+    /// The lease is whole: every claim is a pin, and all of it is the lease's from here on. With
+    /// whether each model was there, or on its way, already.
+    pub(super) fn keep(mut self) -> (Vec<(Seat<I::Model>, bool)>, Vec<u64>) {
+        let held = std::mem::take(&mut self.held);
+        let held = held.into_iter();
+        let held = held.map(|claim| (claim.seat, !claim.is_own));
+        (held.collect(), std::mem::take(&mut self.working))
+    }
+}
+
+impl<I: Io> Drop for Claims<I> {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.gate.let_go(&self.held);
+        }
+        self.gate.end_working(&self.working);
+    }
+}
+
+impl<I: Io> Gate<I> {
+    /// Lets go of claims.
+    fn let_go(self: &Arc<Self>, claims: &[Claim<I>]) {
+        let mut books = self.books();
+        let mut doomed = Vec::new();
+        for claim in claims {
+            if books.unclaim(claim) == Left::Doomed {
+                doomed.push(&claim.seat);
+            }
+        }
+        self.changed(books);
+        for seat in doomed {
+            self.evict_doomed(seat);
+        }
+    }
+}
+
+/// Loads to be done, by whichever thread. Dropping it withdraws what has not begun.
+pub(crate) struct Job<I: Io> {
+    gate: Arc<Gate<I>>,
+    /// RAM first.
+    tasks: Vec<Task<I>>,
+    /// Copies in RAM from which devices are loaded.
+    sources: Vec<Claim<I>>,
+    staging: u64,
+    /// Pages that were kept for loads in each tier and that none of these will use.
+    surplus: Vec<u64>,
+}
+
+impl<I: Io> Job<I> {
+    /// Has pages kept for exactly these loads, where so many bytes were expected before.
+    pub(super) fn expect(&mut self, loads: &[u64], expected: &[u64]) {
+        for (tier, (bytes, before)) in loads.iter().zip(expected).enumerate() {
+            if bytes > before {
+                self.gate.io.expect(tier, bytes - before);
+            }
+        }
+        let surplus = loads.iter().zip(expected);
+        self.surplus = surplus
+            .map(|(bytes, before)| before.saturating_sub(*bytes))
+            .collect();
+    }
+
+    /// Does all of it. A load that fails ends it; what was still to come is withdrawn.
+    pub(crate) fn run(mut self) {
+        for (tier, bytes) in std::mem::take(&mut self.surplus).into_iter().enumerate() {
+            if bytes > 0 {
+                self.gate.io.unexpect(tier, bytes);
+            }
+        }
+        while !self.tasks.is_empty() {
+            if self.tasks[0].route == Route::Ram && !self.source_is_there() {
+                return;
+            }
+            let task = self.tasks.remove(0);
+            let succeeded = self.gate.load(&task);
+            if !succeeded {
+                return;
+            }
+            self.drop_source(&task);
+        }
+    }
+
+    /// Waits for the copy in RAM that the next task needs. Without it the task is withdrawn, and
+    /// whoever wants it asks again, without that copy.
+    fn source_is_there(&self) -> bool {
+        let entry = &self.tasks[0].seat.entry;
+        let mut sources = self.sources.iter();
+        let Some(source) = sources.find(|claim| Arc::ptr_eq(&claim.seat.entry, entry)) else {
+            return false;
+        };
+        match &source.loading {
+            None => true,
+            Some(loading) => match self.gate.join(loading) {
+                Outcome::Loaded => true,
+                Outcome::Withdrawn => false,
+                Outcome::Failed(error) => {
+                    // Who waits for the device gets the reason.
+                    let task = &self.tasks[0];
+                    let mut books = self.gate.books();
+                    books.end(&task.seat, &task.loading, Outcome::Failed(error));
+                    self.gate.changed(books);
+                    self.gate.io.unexpect(task.seat.tier, task.seat.charge());
+                    false
+                }
+            },
+        }
+    }
+
+    /// Once a device has a model, its copy in RAM goes where copies are not kept.
+    fn drop_source(&mut self, task: &Task<I>) {
+        let entry = &task.seat.entry;
+        let is_source = |claim: &Claim<I>| Arc::ptr_eq(&claim.seat.entry, entry);
+        if task.seat.tier == RAM || self.gate.rules.keep_ram_copy {
+            return;
+        }
+        let needed = self.tasks.iter().any(|other| Arc::ptr_eq(&other.seat.entry, entry));
+        if let Some(at) = self.sources.iter().position(is_source)
+            && !needed
+        {
+            let source = self.sources.remove(at);
+            self.gate.let_go(std::slice::from_ref(&source));
+            self.gate.evict_idle(&[source.seat], &EvictReason::NotKept);
+        }
+    }
+}
+
+impl<I: Io> Drop for Job<I> {
+    fn drop(&mut self) {
+        for task in self.tasks.drain(..) {
+            if task.loading.outcome().is_none() {
+                self.gate.io.unexpect(task.seat.tier, task.seat.charge());
+                let mut books = self.gate.books();
+                books.end(&task.seat, &task.loading, Outcome::Withdrawn);
+                self.gate.changed(books);
+            }
+        }
+        if self.staging > 0 {
+            let mut books = self.gate.books();
+            books.accounts[RAM].staging -= self.staging;
+            books.accounts[RAM].used -= self.staging;
+            self.gate.changed(books);
+        }
+        if !self.sources.is_empty() {
+            self.gate.let_go(&self.sources);
+        }
+    }
+}
+
+impl<I: Io> Gate<I> {
+    /// Loads a model whose bytes are reserved. On success its door is open, with all who claimed it
+    /// inside; on failure its bytes are given back and all of them get the error.
+    fn load(self: &Arc<Self>, task: &Task<I>) -> bool {
+        let ended = Ended { gate: self, task };
+        let (mut result, told) = self.io.load(task);
+        let mut untold = vec![told];
+        let refused = result.as_ref().err().and_then(Fault::wants_room);
+        if let Some(bytes) = refused
+            && self.evict_for(task.seat.tier, bytes)
+        {
+            let again = self.io.load(task);
+            result = again.0;
+            untold.push(again.1);
+        }
+        let succeeded = result.is_ok();
+        ended.finish(match result {
+            Ok(()) => Outcome::Loaded,
+            Err(error) => Outcome::Failed(error),
+        });
+        // A listener is in no hurry, and may panic.
+        untold.into_iter().for_each(|told| self.io.tell(told));
+        succeeded
+    }
+
+    /// Evicts what is not leased, since a device refused so many bytes that its budget had.
+    fn evict_for(self: &Arc<Self>, tier: usize, bytes: u64) -> bool {
+        let reason = EvictReason::DeviceFull { asked_bytes: bytes };
+        self.free(tier, bytes, &reason) > 0
+    }
+
+    fn join(&self, loading: &Loading<I::Error>) -> Outcome<I::Error> {
+        let _waiting = self.waiting();
+        let mut books = self.books();
+        loop {
+            if let Some(outcome) = loading.outcome() {
+                return outcome.clone();
+            }
+            books = self.sleep(books, None);
+        }
+    }
+
+    /// Evicts a model that was dropped while it was leased, once nobody is left.
+    pub(crate) fn evict_doomed(self: &Arc<Self>, seat: &Seat<I::Model>) {
+        let leaving = {
+            let mut books = self.books();
+            if books.phase(seat) != Phase::Resident || !seat.slot().pins.close() {
+                return;
+            }
+            Leaving::begin(self, &mut books, seat.clone(), None)
+        };
+        leaving.evict(&EvictReason::Dropped, &Choice::default());
+    }
+}
+
+/// Sees to it that a load ends, even by a panic: nobody waits for ever, and no byte stays reserved.
+struct Ended<'a, I: Io> {
+    gate: &'a Arc<Gate<I>>,
+    task: &'a Task<I>,
+}
+
+impl<I: Io> Ended<'_, I> {
+    fn finish(self, outcome: Outcome<I::Error>) {
+        self.settle(outcome);
+        std::mem::forget(self);
+    }
+
+    fn settle(&self, outcome: Outcome<I::Error>) {
+        let seat = &self.task.seat;
+        let mut books = self.gate.books();
+        books.end(seat, &self.task.loading, outcome);
+        self.gate.changed(books);
+        if seat.entry.is_retired() {
+            // Where nobody has claimed it, nobody will leave either.
+            if seat.slot().pins.count() == 0 {
+                self.gate.evict_doomed(seat);
+            }
+        }
+    }
+}
+
+impl<I: Io> Drop for Ended<'_, I> {
+    fn drop(&mut self) {
+        let error = I::Error::abandoned(self.task.seat.entry.model.name());
+        self.settle(Outcome::Failed(error));
+    }
+}

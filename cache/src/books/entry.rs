@@ -1,0 +1,122 @@
+//! What is known of a model: what leases reach without the lock.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::pins::Pins;
+
+/// A model, as far as the books care.
+pub(crate) trait Named {
+    fn name(&self) -> &str;
+}
+
+/// A model that is known, in every tier.
+pub(crate) struct Entry<M> {
+    /// Its position in the books.
+    pub(super) key: usize,
+    pub(crate) model: M,
+    pub(crate) slots: Box<[Slot]>,
+    /// It was dropped: whoever leases the model next gets another entry.
+    retired: AtomicBool,
+}
+
+/// A model in a tier.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) pins: Pins,
+    /// What it counts against the budget while it is there.
+    pub(crate) charge: u64,
+    pub(crate) last_leased_ns: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    /// Leases that found it there and that no event has told yet.
+    pub(crate) untold_hits: AtomicU64,
+    /// What loading it from its files took the last time, nanoseconds.
+    pub(crate) from_file_ns: AtomicU64,
+    /// What loading it from the copy in RAM took the last time, nanoseconds.
+    pub(crate) from_ram_ns: AtomicU64,
+}
+
+impl<M> Entry<M> {
+    pub(super) fn new(key: usize, model: M, charges: impl IntoIterator<Item = u64>) -> Entry<M> {
+        Entry {
+            key,
+            model,
+            slots: charges
+                .into_iter()
+                .map(|charge| Slot {
+                    charge,
+                    ..Slot::default()
+                })
+                .collect(),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}
+
+impl<M: Named> fmt::Debug for Entry<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.model.name()).finish()
+    }
+}
+
+impl Slot {
+    /// Notes that a lease was given at this time.
+    pub(crate) fn leased(&self, now_ns: u64, hit: bool) {
+        self.last_leased_ns.store(now_ns, Ordering::Relaxed);
+        self.leases.fetch_add(1, Ordering::Relaxed);
+        if hit {
+            self.untold_hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A model in one tier.
+pub(crate) struct Seat<M> {
+    pub(crate) entry: Arc<Entry<M>>,
+    pub(crate) tier: usize,
+}
+
+impl<M> Seat<M> {
+    pub(crate) fn new(entry: &Arc<Entry<M>>, tier: usize) -> Seat<M> {
+        Seat {
+            entry: Arc::clone(entry),
+            tier,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.entry.slots[self.tier]
+    }
+
+    pub(crate) fn charge(&self) -> u64 {
+        self.slot().charge
+    }
+}
+
+impl<M> Clone for Seat<M> {
+    fn clone(&self) -> Self {
+        Seat::new(&self.entry, self.tier)
+    }
+}
+
+impl<M> PartialEq for Seat<M> {
+    fn eq(&self, other: &Self) -> bool {
+        self.tier == other.tier && Arc::ptr_eq(&self.entry, &other.entry)
+    }
+}
+
+impl<M: Named> fmt::Debug for Seat<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in tier {}", self.entry.model.name(), self.tier)
+    }
+}

@@ -1,0 +1,181 @@
+//! A model's way out.
+
+use std::sync::Arc;
+
+use plimsoll_events::EvictReason;
+
+use super::account::Remains;
+use super::choice::{Aim, Choice};
+use super::entry::{Named, Seat};
+use super::gate::Gate;
+use super::{Books, Io};
+use crate::residency::{Input, Phase};
+
+/// What a [`clear`](crate::Cache::clear) did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Models evicted, by tier.
+    pub evicted: Vec<String>,
+    /// Models that leases hold, with how many: they stay.
+    pub leased: Vec<(String, u64)>,
+}
+
+/// A model on its way out: its door is shut and its phase says so. However its eviction ends, even
+/// by a panic, its memory goes and it is absent afterwards.
+pub(crate) struct Leaving<I: Io> {
+    gate: Arc<Gate<I>>,
+    seat: Seat<I::Model>,
+    /// For which waiting lease.
+    ticket: Option<u64>,
+    /// What somebody still holds of it.
+    remains: Option<Box<dyn Remains>>,
+}
+
+impl<I: Io> Leaving<I> {
+    /// Begins the eviction of a resident model whose door was shut under this same lock.
+    pub(super) fn begin(
+        gate: &Arc<Gate<I>>,
+        books: &mut Books<I>,
+        seat: Seat<I::Model>,
+        ticket: Option<u64>,
+    ) -> Leaving<I> {
+        let stepped = books.step(&seat, Input::Evict);
+        debug_assert!(stepped.is_ok());
+        Leaving {
+            gate: Arc::clone(gate),
+            seat,
+            ticket,
+            remains: None,
+        }
+    }
+
+    /// Drops its weights and tells of it.
+    pub(super) fn evict(mut self, reason: &EvictReason, choice: &Choice) {
+        self.gate
+            .io
+            .evict(&self.seat, reason, choice, &mut self.remains);
+    }
+}
+
+impl<I: Io> Drop for Leaving<I> {
+    fn drop(&mut self) {
+        self.gate.io.discard(&self.seat, &mut self.remains);
+        let now_ns = self.gate.io.now_ns();
+        let mut books = self.gate.books();
+        let stepped = books.step(&self.seat, Input::Evicted);
+        debug_assert!(stepped.is_ok());
+        if let Some(remains) = self.remains.take() {
+            books.accounts[self.seat.tier].hold(remains, self.ticket, now_ns);
+        }
+        self.gate.changed(books);
+    }
+}
+
+impl<I: Io> Gate<I> {
+    /// Evicts those of the models that are there and not leased.
+    pub(crate) fn evict_idle(
+        self: &Arc<Self>,
+        seats: &[Seat<I::Model>],
+        reason: &EvictReason,
+    ) -> Cleared {
+        let mut cleared = Cleared::default();
+        let _waiting = self.waiting();
+        for seat in seats {
+            let name = || seat.entry.model.name().to_owned();
+            let leaving = {
+                let mut books = self.books();
+                while books.phase(seat) == Phase::Evicting {
+                    // By another thread. When this returns its memory is to be gone.
+                    books = self.sleep(books, None);
+                }
+                match books.phase(seat) {
+                    Phase::Resident if seat.slot().pins.close() => {
+                        Leaving::begin(self, &mut books, seat.clone(), None)
+                    }
+                    Phase::Resident => {
+                        cleared.leased.push((name(), seat.slot().pins.count()));
+                        continue;
+                    }
+                    Phase::Loading { claims } => {
+                        cleared.leased.push((name(), u64::from(claims)));
+                        continue;
+                    }
+                    Phase::Absent | Phase::Evicting => continue,
+                }
+            };
+            leaving.evict(reason, &Choice::default());
+            cleared.evicted.push(name());
+        }
+        cleared
+    }
+
+    /// Evicts a model from every tier: now where it is not leased, else when the last lease of it
+    /// ends. Its entry is of no more use. Returns whether it is gone.
+    pub(crate) fn drop_entry(
+        self: &Arc<Self>,
+        entry: &Arc<super::Entry<I::Model>>,
+        reason: &EvictReason,
+    ) -> bool {
+        let tiers = {
+            let books = self.books();
+            entry.retire();
+            // Under the lock, so that no load ends between the two.
+            for tier in 0..books.accounts.len() {
+                if books.phase_of(entry, tier) == Phase::Resident {
+                    entry.slots[tier].pins.doom();
+                }
+            }
+            books.accounts.len()
+        };
+        let seats: Vec<Seat<I::Model>> = (0..tiers).map(|tier| Seat::new(entry, tier)).collect();
+        self.evict_idle(&seats, reason).leased.is_empty()
+    }
+
+    /// Frees at least so many bytes of a tier, as far as what is not leased makes them up. Returns
+    /// how many.
+    pub(crate) fn free(
+        self: &Arc<Self>,
+        tier: usize,
+        bytes: u64,
+        reason: &EvictReason,
+    ) -> u64 {
+        let (leaving, choice) = {
+            let mut books = self.books();
+            let aim = Aim::AsFarAsPossible(bytes);
+            let chosen = books.choose_victims(tier, aim, &[], self.policy.as_ref());
+            let (victims, choice) = chosen.unwrap_or_default();
+            let leaving: Vec<Leaving<I>> = victims
+                .into_iter()
+                .map(|seat| Leaving::begin(self, &mut books, seat, None))
+                .collect();
+            (leaving, choice)
+        };
+        let mut freed = 0;
+        for one in leaving {
+            freed += one.seat.charge();
+            one.evict(reason, &choice);
+        }
+        freed
+    }
+
+    /// Sets the budget of a tier, and evicts what no longer fits and is not leased.
+    pub(crate) fn set_budget(self: &Arc<Self>, tier: usize, budget: u64, ceiling: u64) {
+        let (over, used) = {
+            let mut books = self.books();
+            let account = &mut books.accounts[tier];
+            account.budget = budget;
+            account.ceiling = ceiling;
+            let over = account.committed().saturating_sub(budget);
+            let used = account.used();
+            self.changed(books);
+            (over, used)
+        };
+        if over > 0 {
+            let reason = EvictReason::Pressure {
+                budget_bytes: budget,
+                used_bytes: used,
+            };
+            self.free(tier, over, &reason);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a lease needs, tier by tier, when each of its models is granted in a tier of choice.
+
+use super::admission::Ask;
+use super::claims::Route;
+use super::entry::Seat;
+use super::{Books, Io, LEAST_STAGING, RAM, Rules};
+use crate::residency::Phase;
+
+/// A way to meet a request.
+pub(super) struct Plan<M> {
+    /// What the lease will hold, each once, in the order in which it was asked for.
+    pub(super) seats: Vec<Seat<M>>,
+    /// What has to be loaded, RAM first, since devices are loaded from there.
+    pub(super) loads: Vec<(Seat<M>, Route)>,
+    /// Copies in RAM that are needed until the devices have them.
+    pub(super) sources: Vec<Seat<M>>,
+    /// New bytes in each tier.
+    pub(super) bytes: Vec<u64>,
+    /// Working memory in each tier.
+    pub(super) working: Vec<u64>,
+    /// Staging in RAM.
+    pub(super) staging: u64,
+    /// Whether it loads copies into RAM that it could do without.
+    pub(super) copies: bool,
+    /// Whether some of it is on its way out at this moment.
+    pub(super) unsettled: bool,
+}
+
+/// Tiers of choice are tried in order of preference, the first model's first. More combinations
+/// than this nobody means.
+const MOST_WAYS: usize = 64;
+
+/// Every way to meet a request, as tiers by model, the preferred one first.
+pub(super) fn ways<M>(asks: &[Ask<M>]) -> Vec<Vec<usize>> {
+    let mut at = vec![0_usize; asks.len()];
+    let mut ways = Vec::new();
+    loop {
+        ways.push(at.iter().zip(asks).map(|(at, ask)| ask.tiers[*at]).collect());
+        // The last model gives way first.
+        let next = (0..asks.len())
+            .rev()
+            .find(|index| at[*index] + 1 < asks[*index].tiers.len());
+        match next {
+            Some(index) if ways.len() < MOST_WAYS => {
+                at[index] += 1;
+                at[index + 1..].fill(0);
+            }
+            _ => return ways,
+        }
+    }
+}
+
+impl<I: Io> Books<I> {
+    /// Plans a way. With `copies`, models that a device will hold are loaded into RAM too.
+    pub(super) fn plan(
+        &self,
+        asks: &[Ask<I::Model>],
+        way: &[usize],
+        copies: bool,
+        rules: &Rules,
+    ) -> Plan<I::Model> {
+        let mut plan = Plan {
+            seats: Vec::with_capacity(asks.len()),
+            loads: Vec::new(),
+            sources: Vec::new(),
+            bytes: vec![0; self.accounts.len()],
+            working: vec![0; self.accounts.len()],
+            staging: 0,
+            copies: false,
+            unsettled: false,
+        };
+        for (ask, tier) in asks.iter().zip(way) {
+            let seat = Seat::new(&ask.entry, *tier);
+            plan.working[*tier] = plan.working[*tier].saturating_add(ask.working);
+            if !plan.seats.contains(&seat) {
+                plan.seats.push(seat);
+            }
+        }
+        for seat in plan.seats.clone() {
+            match self.phase(&seat) {
+                Phase::Evicting => plan.unsettled = true,
+                Phase::Absent => self.plan_load(&mut plan, seat, copies, rules),
+                Phase::Resident | Phase::Loading { .. } => {}
+            }
+        }
+        plan.loads.sort_by_key(|(seat, _)| seat.tier);
+        plan
+    }
+
+    fn plan_load(
+        &self,
+        plan: &mut Plan<I::Model>,
+        seat: Seat<I::Model>,
+        copies: bool,
+        rules: &Rules,
+    ) {
+        plan.bytes[seat.tier] += seat.charge();
+        if seat.tier == RAM {
+            plan.loads.push((seat, Route::File));
+            return;
+        }
+        let in_ram = Seat::new(&seat.entry, RAM);
+        let there = match self.phase(&in_ram) {
+            Phase::Resident | Phase::Loading { .. } => true,
+            // It may be what another model of the same lease is leased in.
+            Phase::Absent if plan.seats.contains(&in_ram) => true,
+            Phase::Absent if copies && in_ram.charge() <= self.accounts[RAM].budget => {
+                plan.bytes[RAM] += in_ram.charge();
+                plan.loads.push((in_ram.clone(), Route::File));
+                plan.copies = true;
+                true
+            }
+            Phase::Absent | Phase::Evicting => false,
+        };
+        if there {
+            plan.sources.push(in_ram);
+            plan.loads.push((seat, Route::Ram));
+        } else {
+            let staging = self.staging(rules).min(seat.charge());
+            plan.staging = plan.staging.max(staging);
+            plan.loads.push((seat, Route::Stream { staging }));
+        }
+    }
+
+    /// What a transfer is staged through: less where the budget of RAM is small.
+    fn staging(&self, rules: &Rules) -> u64 {
+        let fits = self.accounts[RAM].budget / 2;
+        rules.staging.min(fits.max(LEAST_STAGING))
+    }
+
+    /// What a plan needs in a tier beyond what is free there.
+    pub(super) fn missing(&self, plan: &Plan<I::Model>, tier: usize) -> u64 {
+        let account = &self.accounts[tier];
+        let staging = if tier == RAM { plan.staging } else { 0 };
+        let needs = plan.bytes[tier]
+            .saturating_add(staging)
+            .saturating_add(account.working_needs(plan.working[tier]));
+        if needs == 0 {
+            return 0;
+        }
+        // Measured from what is committed, which may already be beyond a budget that shrank.
+        account
+            .committed()
+            .saturating_add(needs)
+            .saturating_sub(account.budget)
+    }
+}
+
+impl<M> Plan<M> {
+    /// The tiers in which it needs room, a bit for each; staging needs too little to queue for.
+    pub(super) fn tiers<I: Io<Model = M>>(&self, books: &Books<I>) -> u64 {
+        let needs = |tier: &usize| {
+            self.bytes[*tier] > 0 || books.accounts[*tier].working_needs(self.working[*tier]) > 0
+        };
+        (0..self.bytes.len())
+            .filter(needs)
+            .fold(0, |tiers, tier| tiers | 1 << tier)
+    }
+}

@@ -1,0 +1,231 @@
+//! Budgets that follow the machine: measuring, and changing what the books allow.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use malloc_stats::Metric;
+use malloc_stats::limits::Limits;
+use plimsoll_events::{BudgetChange, Kind};
+
+use super::Gate;
+use crate::books::{Io, RAM};
+use crate::budget::{Budget, DEVICE_RESERVE, Follower, Limit, ram_reserve};
+use crate::device::Device;
+
+/// What was found below the tightest bound of a tier.
+pub(super) struct Found {
+    unused: Metric,
+    reclaimable: Metric,
+    total: u64,
+    bound: String,
+}
+
+impl Found {
+    /// What this process may still take of RAM.
+    fn in_ram() -> Result<Found, String> {
+        let limits = Limits::of_self();
+        let room = limits.room().ok_or_else(|| limits.notes.join("; "))?;
+        let total = room.total.bytes().ok_or("the limit is unknown")?;
+        Ok(Found {
+            unused: room.unused,
+            reclaimable: room.reclaimable,
+            total,
+            bound: room.bound.to_string(),
+        })
+    }
+
+    fn on(device: &dyn Device) -> Result<Found, String> {
+        let memory = device.memory();
+        match (memory.total.bytes(), memory.free) {
+            (Some(total), free) if !free.is_unavailable() => Ok(Found {
+                unused: free,
+                reclaimable: Metric::Unavailable,
+                total,
+                bound: format!("the memory of {}", device.name()),
+            }),
+            _ => Err("its driver does not say how much memory it has".to_owned()),
+        }
+    }
+
+    /// The budget, where the cache itself has `counted` bytes there.
+    fn budget(&self, counted: u64, reserve: u64) -> u64 {
+        let parts = [self.unused, self.reclaimable];
+        let there = parts.iter().filter_map(|part| part.bytes());
+        there
+            .fold(counted, u64::saturating_add)
+            .saturating_sub(reserve)
+    }
+}
+
+/// What a tier begins with.
+pub(super) struct Start {
+    pub(super) budget: u64,
+    pub(super) ceiling: u64,
+    pub(super) reserve: u64,
+    pub(super) followed: Option<Followed>,
+}
+
+/// A tier whose budget follows.
+pub(super) struct Followed {
+    tier: usize,
+    reserve: u64,
+    follower: Follower,
+}
+
+/// Finds out what a tier begins with.
+///
+/// # Errors
+/// Why an automatic budget cannot be had.
+pub(super) fn start(tier: usize, device: &dyn Device, budget: Budget) -> Result<Start, String> {
+    match budget.limit {
+        Limit::Fixed(bytes) => {
+            let reserve = budget.reserve.unwrap_or(0);
+            let bytes = bytes.saturating_sub(reserve);
+            Ok(Start {
+                budget: bytes,
+                ceiling: bytes,
+                reserve,
+                followed: None,
+            })
+        }
+        Limit::Auto => {
+            let found = find(tier, device)?;
+            let default = if tier == RAM {
+                ram_reserve(found.total)
+            } else {
+                DEVICE_RESERVE
+            };
+            let reserve = budget.reserve.unwrap_or(default);
+            Ok(Start {
+                budget: found.budget(0, reserve),
+                ceiling: found.total.saturating_sub(reserve),
+                reserve,
+                followed: Some(Followed {
+                    tier,
+                    reserve,
+                    follower: Follower::default(),
+                }),
+            })
+        }
+    }
+}
+
+fn find(tier: usize, device: &dyn Device) -> Result<Found, String> {
+    if tier == RAM {
+        Found::in_ram()
+    } else {
+        Found::on(device)
+    }
+}
+
+/// How recent a measurement has to be for a lease, nanoseconds.
+const RECENT_NS: u64 = 50_000_000;
+
+/// All budgets that follow.
+#[derive(Default)]
+pub(super) struct Budgets {
+    followed: Mutex<Looked>,
+    any: bool,
+}
+
+#[derive(Default)]
+struct Looked {
+    followed: Vec<Followed>,
+    budgets: Vec<Option<u64>>,
+    at_ns: Option<u64>,
+}
+
+impl Budgets {
+    pub(super) fn new(followed: Vec<Followed>) -> Budgets {
+        Budgets {
+            any: !followed.is_empty(),
+            followed: Mutex::new(Looked {
+                budgets: followed.iter().map(|_| None).collect(),
+                followed,
+                at_ns: None,
+            }),
+        }
+    }
+
+    /// Whether any budget follows.
+    pub(super) fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Measures again before a lease, unless that was done just now.
+    pub(super) fn before_lease(&self, gate: &Arc<Gate>) {
+        if !self.any {
+            return;
+        }
+        let recent = {
+            let looked = self.followed.lock();
+            let looked = looked.unwrap_or_else(PoisonError::into_inner);
+            let now_ns = gate.io.now_ns();
+            let at = looked.at_ns;
+            at.is_some_and(|at| now_ns.saturating_sub(at) < RECENT_NS)
+        };
+        if !recent {
+            self.follow(gate, "lease");
+        }
+    }
+
+    /// Measures, and changes the budgets that are to change.
+    pub(super) fn follow(&self, gate: &Arc<Gate>, cause: &str) {
+        // Whoever comes while another measures need not measure as well.
+        let Ok(mut looked) = self.followed.try_lock() else {
+            return;
+        };
+        let now_ns = gate.io.now_ns();
+        looked.at_ns = Some(now_ns);
+        let Looked {
+            followed, budgets, ..
+        } = &mut *looked;
+        let mut changes = Vec::new();
+        for (one, was) in followed.iter_mut().zip(budgets) {
+            let device = gate.io.devices[one.tier].as_ref();
+            // What cannot be read now leaves the budget as it is.
+            let Ok(found) = find(one.tier, device) else {
+                continue;
+            };
+            let counted = gate.counted(one.tier);
+            let measured = found.budget(counted, one.reserve);
+            let Some(budget) = one.follower.next(measured, now_ns) else {
+                continue;
+            };
+            let ceiling = found.total.saturating_sub(one.reserve).max(budget);
+            changes.push((one.tier, budget, ceiling));
+            gate.io
+                .stream
+                .emit(Kind::Budget(Box::new(BudgetChange {
+                    tier: device.name().to_owned(),
+                    was_bytes: was.replace(budget),
+                    budget_bytes: budget,
+                    counted_bytes: counted,
+                    unused: found.unused,
+                    reclaimable: found.reclaimable,
+                    reserve_bytes: one.reserve,
+                    bound: found.bound,
+                    cause: cause.to_owned(),
+                })));
+        }
+        drop(looked);
+        for (tier, budget, ceiling) in changes {
+            gate.set_budget(tier, budget, ceiling);
+        }
+    }
+}
+
+impl Gate {
+    /// The bytes of a tier that the cache has for sure: what counts, less what has not arrived, and
+    /// what is kept for loads under way.
+    fn counted(&self, tier: usize) -> u64 {
+        let kept = self.io.devices[tier].kept_bytes();
+        let used = self.books().accounts[tier].used();
+        let arriving = if tier == RAM {
+            self.io.arriving.load(Ordering::Relaxed)
+        } else {
+            0
+        };
+        used.saturating_sub(arriving).saturating_add(kept)
+    }
+}

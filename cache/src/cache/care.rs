@@ -1,0 +1,167 @@
+//! What is evicted, dropped, moved or brought by request.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use malloc_stats::Metric;
+use plimsoll_events::EvictReason;
+
+use super::{Cache, Seat, Wanted};
+use crate::books::{Cleared, RAM, Wait};
+use crate::device::Tier;
+use crate::error::Error;
+use crate::model::Model;
+use crate::residency::Phase;
+
+/// What [`Cache::make_room`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeRoom {
+    /// Bytes that were evicted for it.
+    pub freed_bytes: u64,
+    /// Bytes that are free now, by the budget and, where it says so exactly, by the device.
+    pub free_bytes: u64,
+}
+
+/// A model on its way into the cache, without a lease.
+#[derive(Debug)]
+#[must_use = "it goes on when this is dropped, but nobody hears how it ended"]
+pub struct Prefetch {
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Prefetch {
+    /// Waits until it is there.
+    ///
+    /// # Errors
+    /// As [`Cache::try_lease`].
+    pub fn wait(mut self) -> Result<(), Error> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            // The panic of an observer or a sink goes on here.
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Cache {
+    fn seats(&self, model: &Model) -> Vec<Seat> {
+        let entry = self.shared.entry(model);
+        let tiers = 0..entry.slots.len();
+        tiers.map(|tier| Seat::new(&entry, tier)).collect()
+    }
+
+    /// Evicts a model from every tier where no lease holds it. Returns whether it is gone from all.
+    #[must_use = "a model that is leased stays"]
+    pub fn evict(&self, model: &Model) -> bool {
+        let seats = self.seats(model);
+        let cleared = self.shared.gate.evict_idle(&seats, &EvictReason::Dropped);
+        cleared.leased.is_empty()
+    }
+
+    /// Drops a model: evicts it now or, where it is leased, when the last of those leases ends. A
+    /// new lease of it meanwhile gets fresh bytes from its files, which count besides. Returns
+    /// whether it is gone already.
+    pub fn drop_model(&self, model: &Model) -> bool {
+        let entry = self.shared.entry(model);
+        self.shared.registry.remove(&entry);
+        self.shared.gate.drop_entry(&entry, &EvictReason::Dropped)
+    }
+
+    /// Evicts every model that no lease holds, from every tier, and says which stay.
+    pub fn clear(&self) -> Cleared {
+        let mut seats = Vec::new();
+        {
+            let books = self.shared.gate.books();
+            for (entry, phases) in books.somewhere() {
+                let there = phases.iter().enumerate();
+                let there = there.filter(|(_, phase)| **phase != Phase::Absent);
+                seats.extend(there.map(|(tier, _)| Seat::new(entry, tier)));
+            }
+        }
+        self.shared.gate.evict_idle(&seats, &EvictReason::Cleared)
+    }
+
+    /// Frees memory of a tier for the program's own use: evicts what is not leased until so many
+    /// bytes are free, by the budget and by the device's own word where that is exact.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] where that is not possible, with what is free now; what could be evicted
+    /// was. [`Error::NoDevice`].
+    pub fn make_room(&self, tier: impl Into<Tier>, bytes: u64) -> Result<MadeRoom, Error> {
+        let tier = self.shared.tier(tier.into());
+        let tier = tier.ok_or_else(|| Error::NoDevice {
+            model: String::new(),
+        })?;
+        let gate = &self.shared.gate;
+        let free = || {
+            let room = gate.books().accounts[tier].room();
+            match gate.io.devices[tier].memory().free {
+                Metric::Exact(free) => room.min(free),
+                _ => room,
+            }
+        };
+        let before = free();
+        let mut freed_bytes = 0;
+        if before < bytes {
+            let reason = EvictReason::Requested { asked_bytes: bytes };
+            freed_bytes = gate.free(tier, bytes - before, &reason);
+        }
+        let free_bytes = free();
+        if free_bytes >= bytes {
+            return Ok(MadeRoom {
+                freed_bytes,
+                free_bytes,
+            });
+        }
+        let books = gate.books();
+        let account = &books.accounts[tier];
+        Err(Error::NoRoom {
+            models: Vec::new(),
+            tier: gate.io.tier_name(tier).to_owned(),
+            asked: bytes,
+            free: free_bytes,
+            budget: account.budget,
+            pinned: account.pinned(),
+        })
+    }
+
+    /// Takes a model off every device and keeps it in RAM, where it is brought first if it is not
+    /// there: from its files, since nothing is ever copied back. Returns whether it is gone from all
+    /// devices; where a lease holds it, it stays.
+    ///
+    /// # Errors
+    /// As [`Cache::try_lease`] on the CPU; then it stays on its devices.
+    pub fn offload(&self, model: &Model) -> Result<bool, Error> {
+        let in_ram = self.shared.lease([model.on(Tier::RAM)], Wait::Never)?;
+        let seats = self.seats(model);
+        let devices: Vec<Seat> = seats.into_iter().filter(|seat| seat.tier != RAM).collect();
+        let cleared = self.shared.gate.evict_idle(&devices, &EvictReason::Offloaded);
+        drop(in_ram);
+        Ok(cleared.leased.is_empty())
+    }
+
+    /// Brings a model where it is wanted, in the background and without a lease. It evicts what is
+    /// not leased, as a lease would, never what is, and does not wait for room.
+    pub fn prefetch<'a>(&self, wanted: impl Into<Wanted<'a>>) -> Prefetch {
+        let wanted: Wanted<'a> = wanted.into();
+        let shared = Arc::clone(&self.shared);
+        let model = wanted.model.clone();
+        let (first, others) = (wanted.first, wanted.others.clone());
+        let bring = move || {
+            let wanted = others
+                .iter()
+                .fold(model.on(first), |wanted, other| wanted.or_on(*other));
+            shared.lease([wanted], Wait::Never).map(drop)
+        };
+        let bring = Arc::new(bring);
+        let there = Arc::clone(&bring);
+        let thread = std::thread::Builder::new()
+            .name("plimsoll-load".into())
+            .spawn(move || there());
+        Prefetch {
+            // Where no thread can be had, it is not brought: whoever leases it will.
+            thread: thread.ok(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Leases for tasks, whatever runtime polls them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use super::Shared;
+use super::hands::Hands;
+use super::shared::Item;
+use super::wanted::Wanted;
+use crate::books::{Io, Pending, Step, Wait};
+use crate::error::Error;
+use crate::lease::Lease;
+
+/// A lease on its way. Dropping it gives up: what was reserved is given back, and a load that has
+/// begun goes on for whoever else wants it.
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct LeaseFuture {
+    shared: Arc<Shared>,
+    state: State,
+}
+
+enum State {
+    /// Found at once, or refused at once.
+    Ready(Option<Result<Lease, Error>>),
+    Waiting {
+        items: Vec<Item>,
+        pending: Option<Pending<Hands>>,
+        /// Set while evictions for it are done elsewhere.
+        busy: Arc<AtomicBool>,
+    },
+}
+
+impl std::fmt::Debug for LeaseFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseFuture").finish_non_exhaustive()
+    }
+}
+
+impl LeaseFuture {
+    pub(super) fn new(shared: Arc<Shared>, wanted: &[Wanted<'_>]) -> LeaseFuture {
+        let state = match shared.hit(wanted) {
+            // A task may go on on another thread than the one it began on.
+            Some(lease) => State::Ready(Some(Ok(lease.of_nobody()))),
+            None => match shared.items(wanted) {
+                Err(error) => State::Ready(Some(Err(error))),
+                Ok(items) => State::Waiting {
+                    items,
+                    pending: None,
+                    busy: Arc::default(),
+                },
+            },
+        };
+        LeaseFuture { shared, state }
+    }
+}
+
+impl Future for LeaseFuture {
+    type Output = Result<Lease, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (items, pending, busy) = match &mut this.state {
+            State::Ready(result) => {
+                let polled_again = Err(Error::NoModel);
+                return Poll::Ready(result.take().unwrap_or(polled_again));
+            }
+            State::Waiting {
+                items,
+                pending,
+                busy,
+            } => (items, pending, busy),
+        };
+        let shared = &this.shared;
+        loop {
+            let one = match pending {
+                Some(one) => one,
+                None => {
+                    shared.prepare(items)?;
+                    let asks = Shared::asks(items);
+                    pending.insert(Pending::new(&shared.gate, asks, None))
+                }
+            };
+            let mut books = shared.gate.books();
+            if busy.load(Ordering::Acquire) {
+                one.wake_by(&mut books, context.waker());
+                return Poll::Pending;
+            }
+            let work: Box<dyn FnOnce() + Send> = match one.step(&mut books, false) {
+                Step::Done(done) => {
+                    drop(books);
+                    let finished = pending.take().map(|one| one.finish(done));
+                    match finished {
+                        Some(Ok(grant)) => return Poll::Ready(Ok(shared.hand_out(grant, None))),
+                        Some(Err(denied)) => shared.after(denied, items, Wait::Forever)?,
+                        None => {}
+                    }
+                    continue;
+                }
+                Step::Sleep { limit, .. } => {
+                    one.wake_by(&mut books, context.waker());
+                    shared.gate.wake_after(&mut books, limit);
+                    return Poll::Pending;
+                }
+                Step::Work(work) => Box::new(move || work.run()),
+                Step::Load(job) => Box::new(move || job.run()),
+            };
+            busy.store(true, Ordering::Release);
+            one.wake_by(&mut books, context.waker());
+            drop(books);
+            let done = Done {
+                busy: Arc::clone(busy),
+                shared: Arc::clone(shared),
+            };
+            shared.gate.io.spawn(Box::new(move || {
+                let _done = done;
+                work();
+            }));
+            return Poll::Pending;
+        }
+    }
+}
+
+/// Has the task looked at again once its work is done, however that ended.
+struct Done {
+    busy: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.busy.store(false, Ordering::Release);
+        self.shared.gate.wake_tasks();
+    }
+}

@@ -1,0 +1,145 @@
+//! The models that a cache knows, found by what their files are.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::Entry;
+use crate::books::Named;
+use crate::device::DeviceWeights;
+use crate::model::{FileIdentity, Model};
+
+/// Weights in a tier, shared by the leases that have looked at them.
+pub(crate) type Shared = Arc<Box<dyn DeviceWeights>>;
+
+/// A model that the cache knows, with its weights in each tier.
+pub(crate) struct Known {
+    pub(crate) model: Model,
+    /// Written only while the tier's door is closed and nobody is inside.
+    weights: Box<[RwLock<Option<Shared>>]>,
+}
+
+impl Known {
+    pub(crate) fn new(model: Model, tiers: usize) -> Known {
+        Known {
+            model,
+            weights: (0..tiers).map(|_| RwLock::new(None)).collect(),
+        }
+    }
+
+    /// Whether a handle is of this model.
+    pub(crate) fn is_of(&self, model: &Model) -> bool {
+        self.model.id() == model.id() || Identity(self.model.clone()) == Identity(model.clone())
+    }
+
+    /// The weights in a tier, for whoever is inside.
+    pub(crate) fn weights(&self, tier: usize) -> Option<Shared> {
+        self.weights[tier]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_weights(&self, tier: usize, weights: Box<dyn DeviceWeights>) {
+        *self.weights[tier]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(weights));
+    }
+
+    pub(crate) fn take_weights(&self, tier: usize) -> Option<Shared> {
+        self.weights[tier]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Named for Known {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+}
+
+/// What makes two handles the same model: the same files, unchanged, and the same tensors of them.
+/// (Two indexes over the same shards may name different ones.)
+#[derive(Debug, Clone)]
+struct Identity(Model);
+
+impl Identity {
+    fn files(&self) -> impl Iterator<Item = &FileIdentity> {
+        self.0.files().iter().map(|file| &file.identity)
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Identity) -> bool {
+        self.files().eq(other.files()) && self.0.tensors() == other.0.tensors()
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.files().for_each(|file| file.hash(state));
+        self.0.tensors().len().hash(state);
+    }
+}
+
+/// Which entry a model has. Its lock comes before that of the books.
+#[derive(Default)]
+pub(crate) struct Registry {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_identity: HashMap<Identity, Arc<Entry>>,
+    /// How many there were when those without handles were last forgotten.
+    after_sweep: usize,
+}
+
+/// Below this, entries that nobody can ask for cost nothing worth looking for.
+const FEW: usize = 64;
+
+impl Registry {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of a model, made when it is first met. `forget` is asked for entries that nobody
+    /// has a handle of, and says whether they could be forgotten.
+    pub(crate) fn entry(
+        &self,
+        model: &Model,
+        make: impl FnOnce() -> Arc<Entry>,
+        forget: impl Fn(&Arc<Entry>) -> bool,
+    ) -> Arc<Entry> {
+        let mut entries = self.entries();
+        let identity = Identity(model.clone());
+        if let Some(entry) = entries.by_identity.get(&identity) {
+            return Arc::clone(entry);
+        }
+        if entries.by_identity.len() > 2 * entries.after_sweep + FEW {
+            entries.by_identity.retain(|identity, entry| {
+                // The key and the entry have a handle each; both of the same model.
+                let handles = identity.0.handles() - 2;
+                handles > 0 || !forget(entry)
+            });
+            entries.after_sweep = entries.by_identity.len();
+        }
+        let entry = make();
+        entries.by_identity.insert(identity, Arc::clone(&entry));
+        entry
+    }
+
+    /// Takes an entry out: the next to ask gets another.
+    pub(crate) fn remove(&self, entry: &Arc<Entry>) {
+        let mut entries = self.entries();
+        let identity = Identity(entry.model.model.clone());
+        let is_this = entries.by_identity.get(&identity);
+        if is_this.is_some_and(|known| Arc::ptr_eq(known, entry)) {
+            entries.by_identity.remove(&identity);
+        }
+    }
+}

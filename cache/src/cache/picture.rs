@@ -1,0 +1,128 @@
+//! Where everything is.
+
+use plimsoll_events::{ModelPicture, Picture, PlacePicture, TierPicture};
+
+use super::{Cache, Gate};
+use crate::books::{Named, RAM};
+use crate::device::Tier;
+use crate::residency::Phase;
+
+/// Where a tier's bytes are at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The budget, bytes.
+    pub budget_bytes: u64,
+    /// Bytes that count: reserved, resident, on their way out, held after eviction, staging.
+    pub used_bytes: u64,
+    /// The part that was evicted while tensors still held it.
+    pub held_bytes: u64,
+    /// The part that cannot be freed at this moment.
+    pub pinned_bytes: u64,
+    /// The part that is staging buffers of loads under way.
+    pub staging_bytes: u64,
+    /// Working memory that leases have declared. Not in `used_bytes`.
+    pub working_bytes: u64,
+    /// Pages that wait for a load under way to use them. Not in `used_bytes`: the load that they
+    /// wait for has reserved them.
+    pub recyclable_bytes: u64,
+    /// Models resident.
+    pub resident_models: usize,
+}
+
+impl Cache {
+    /// Where the bytes of RAM are, in one consistent picture.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage_of(Tier::RAM).unwrap_or_default()
+    }
+
+    /// Where the bytes of a tier are; `None` where this cache has no such device.
+    #[must_use]
+    pub fn usage_of(&self, tier: impl Into<Tier>) -> Option<Usage> {
+        let tier = self.shared.tier(tier.into())?;
+        let gate = &self.shared.gate;
+        let recyclable_bytes = gate.io.devices[tier].kept_bytes();
+        let mut books = gate.books();
+        books.reap();
+        let account = &books.accounts[tier];
+        Some(Usage {
+            budget_bytes: account.budget,
+            used_bytes: account.used(),
+            held_bytes: account.held_bytes(),
+            pinned_bytes: account.pinned(),
+            staging_bytes: account.staging_bytes(),
+            working_bytes: account.working_bytes(),
+            recyclable_bytes,
+            resident_models: account.resident().len(),
+        })
+    }
+
+    /// Which models are where, in every tier, in one consistent picture.
+    #[must_use]
+    pub fn residency(&self) -> Picture {
+        self.shared.gate.picture()
+    }
+
+    /// How many models this cache knows: those that somebody has a handle of, or that are in some
+    /// tier, and some that it has not forgotten yet.
+    #[must_use]
+    pub fn known_models(&self) -> usize {
+        self.shared.gate.books().known()
+    }
+
+    /// Sends what the fast path has counted since the last time as an event.
+    pub fn tell_hits(&self) {
+        self.shared.gate.io.tell_hits();
+    }
+}
+
+impl Gate {
+    pub(super) fn picture(&self) -> Picture {
+        let mut books = self.books();
+        books.reap();
+        let tiers = books.accounts.iter().map(|account| TierPicture {
+            tier: self.io.tier_name(account.tier).to_owned(),
+            simulated: self.io.devices[account.tier].is_simulated(),
+            budget_bytes: account.budget,
+            used_bytes: account.used(),
+            pinned_bytes: account.pinned(),
+            held_bytes: account.held_bytes(),
+            staging_bytes: account.staging_bytes(),
+            working_bytes: account.working_bytes(),
+            reserve_bytes: account.reserve,
+            resident_models: account.resident().len() as u64,
+        });
+        let models = books.somewhere().map(|(entry, phases)| ModelPicture {
+            model: entry.model.name().to_owned(),
+            bytes: entry.model.model.bytes(),
+            places: phases
+                .iter()
+                .enumerate()
+                .filter_map(|(tier, phase)| {
+                    let slot = &entry.slots[tier];
+                    let (phase, leases) = match phase {
+                        Phase::Absent => return None,
+                        Phase::Loading { claims } => ("loading", u64::from(*claims)),
+                        Phase::Resident => ("resident", slot.pins.count()),
+                        Phase::Evicting => ("evicting", 0),
+                    };
+                    Some(PlacePicture {
+                        tier: self.io.tier_name(tier).to_owned(),
+                        phase: phase.to_owned(),
+                        charged_bytes: slot.charge,
+                        leases,
+                    })
+                })
+                .collect(),
+            dropped: entry.is_retired(),
+        });
+        Picture {
+            tiers: tiers.collect(),
+            models: models.collect(),
+            waiting: books.waiting() as u64,
+        }
+    }
+}
+
+/// The tier that is RAM comes first.
+const _: () = assert!(RAM == 0);
