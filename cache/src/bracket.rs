@@ -51,6 +51,11 @@ impl Brackets {
         }
     }
 
+    /// The allocator that serves, in words.
+    pub(crate) fn allocator_name(&self) -> String {
+        self.reader.allocator_name()
+    }
+
     /// How deep to look around a load or unload of so many bytes.
     pub(crate) fn depth(&self, bytes: u64) -> Depth {
         match self.mode {

@@ -145,7 +145,11 @@ mod tests {
         assert_eq!(follower.next(6 * GIB, 2), Some(6 * GIB));
         assert_eq!(follower.next(9 * GIB, 3), None, "it may not last");
         assert_eq!(follower.next(7 * GIB, 3 + SECOND / 2), None);
-        assert_eq!(follower.next(8 * GIB, 3 + SECOND), Some(7 * GIB), "the least of it");
+        assert_eq!(
+            follower.next(8 * GIB, 3 + SECOND),
+            Some(7 * GIB),
+            "the least of it"
+        );
     }
 
     #[test]

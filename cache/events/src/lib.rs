@@ -10,6 +10,8 @@
 //! | [`decision`] | loads, evictions, refusals: what was done, why, and what the system got back |
 //! | [`record`] | JSON lines, written so that a killed process leaves whole ones, and read back |
 //! | [`report`] | the fold that `run`, `replay` and a gate share |
+//! | [`subscribe`] | hearing a stream from inside the process, without slowing it down |
+//! | [`publish`] | the same from another process: a socket that a live screen connects to |
 //!
 //! # Versions
 //!
@@ -19,9 +21,11 @@
 
 pub mod decision;
 pub mod event;
+pub mod publish;
 pub mod record;
 pub mod report;
 mod stream;
+pub mod subscribe;
 
 pub use decision::{
     BudgetChange, Candidate, Evict, EvictReason, Load, Origin, Reclaim, Refuse, RefuseReason,
@@ -31,9 +35,11 @@ pub use event::{
     Closed, DeviceSeen, Event, Kind, Memory, ModelPicture, ModelSeen, Opened, Picture,
     PlacePicture, Point, Sample, Sink, Tally, TierPicture,
 };
+pub use publish::{Follow, Heard, Publication, PublishError, Published, connect, published};
 pub use record::{ReadError, Recorder, Replay};
 pub use report::{ErrorReport, Report};
 pub use stream::Stream;
+pub use subscribe::{Received, RecvError, Subscription};
 
 /// The version of the stream, in every event.
 pub const VERSION: u32 = 2;

@@ -1,22 +1,30 @@
-//! The writing end of a stream: numbers events, stamps them, and passes them to a sink.
+//! The writing end of a stream: numbers events, stamps them, and passes them to whoever hears.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
-use crate::VERSION;
-use crate::event::{Event, Kind, Sink};
+use crate::event::{Kind, Sink};
+use crate::subscribe::{Hearers, Subscription};
 
 /// Where a cache and the program around it tell what happens. Clones share one numbering.
+///
+/// A stream has at most one [`Sink`], which is there from the start and hears every event on the
+/// thread that tells it, and any number of [subscriptions](Stream::subscribe), which come and go
+/// and are never waited for. An event that nobody hears is not numbered and costs two loads.
 #[derive(Clone)]
 pub struct Stream {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    started: Instant,
     sink: Option<Box<dyn Sink>>,
-    next: Mutex<u64>,
+    hearers: Arc<Hearers>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.hearers.close();
+    }
 }
 
 impl fmt::Debug for Stream {
@@ -40,7 +48,7 @@ impl Stream {
         Stream::over(Some(Box::new(sink)))
     }
 
-    /// A stream that nobody hears.
+    /// A stream without a sink: nobody hears it until somebody subscribes.
     #[must_use]
     pub fn silent() -> Stream {
         Stream::over(None)
@@ -49,36 +57,35 @@ impl Stream {
     fn over(sink: Option<Box<dyn Sink>>) -> Stream {
         Stream {
             inner: Arc::new(Inner {
-                started: Instant::now(),
                 sink,
-                next: Mutex::new(0),
+                hearers: Arc::default(),
             }),
         }
     }
 
-    /// Whether there is a sink.
+    /// Whether there is a sink or a subscription.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        self.inner.sink.is_some()
+        self.inner.sink.is_some() || self.inner.hearers.any()
     }
 
-    /// Sends an event. The sink is called under a lock, so that it sees numbers in order.
+    /// Sends an event. The sink is called under a lock, so that it sees numbers in order; it must
+    /// not emit into this stream, nor subscribe to it. Subscriptions are never waited for.
     pub fn emit(&self, kind: Kind) {
-        let Some(sink) = &self.inner.sink else {
-            return;
-        };
-        let mut next = self
-            .inner
-            .next
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let event = Event {
-            v: VERSION,
-            seq: *next,
-            at_us: self.inner.started.elapsed().as_micros() as u64,
-            kind,
-        };
-        *next += 1;
-        sink.event(&event);
+        if self.is_heard() {
+            self.inner.hearers.tell(kind, self.inner.sink.as_deref());
+        }
+    }
+
+    /// Hears the stream from the next event on, with room for `capacity` events that were not
+    /// received yet (at least one). See [`subscribe`](crate::subscribe) for what is guaranteed.
+    #[must_use = "dropping a subscription unsubscribes"]
+    pub fn subscribe(&self, capacity: usize) -> Subscription {
+        self.inner.hearers.subscribe(capacity, None).0
+    }
+
+    /// Who hears, without keeping the stream open.
+    pub(crate) fn hearers(&self) -> &Arc<Hearers> {
+        &self.inner.hearers
     }
 }

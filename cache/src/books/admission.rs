@@ -87,7 +87,9 @@ pub(super) enum Look<I: Io> {
     /// Something it wants, or needs the room of, is on its way out: to be waited for by everyone.
     Settle,
     /// Later; at this time even if nothing happens.
-    Wait { look_again_ns: Option<u64> },
+    Wait {
+        look_again_ns: Option<u64>,
+    },
     Denied(Denied<I::Error>),
 }
 
@@ -117,7 +119,11 @@ impl<I: Io> Books<I> {
         in_a_hurry: bool,
     ) -> Look<I> {
         let known = |ask: &Ask<I::Model>| self.record(&ask.entry).is_some();
-        if !admission.asks.iter().all(|ask| known(ask) && !ask.entry.is_retired()) {
+        if !admission
+            .asks
+            .iter()
+            .all(|ask| known(ask) && !ask.entry.is_retired())
+        {
             return Look::Denied(Denied::Retired);
         }
         if let Some((tier, asked)) = self.exceeds(&admission.asks) {
@@ -207,8 +213,7 @@ impl<I: Io> Books<I> {
                 {
                     return Some((tier, staging));
                 }
-                let all =
-                    asked[tier].saturating_add(working[tier].saturating_sub(account.reserve));
+                let all = asked[tier].saturating_add(working[tier].saturating_sub(account.reserve));
                 // A sum that saturates fits no memory, whatever the budget.
                 (all > account.ceiling || all == u64::MAX).then_some((tier, all))
             });

@@ -33,12 +33,7 @@ pub(super) enum Aim {
 
 impl<I: Io> Books<I> {
     /// Whether models that are not leased make up so many bytes.
-    pub(super) fn could_free(
-        &self,
-        tier: usize,
-        needed: u64,
-        wanted: &[Seat<I::Model>],
-    ) -> bool {
+    pub(super) fn could_free(&self, tier: usize, needed: u64, wanted: &[Seat<I::Model>]) -> bool {
         let mut freed = 0_u64;
         for entry in self.accounts[tier].resident.values() {
             let slot = &entry.slots[tier];

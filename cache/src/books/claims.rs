@@ -74,7 +74,12 @@ impl<I: Io> Books<I> {
         }
     }
 
-    fn end(&mut self, seat: &Seat<I::Model>, loading: &Loading<I::Error>, outcome: Outcome<I::Error>) {
+    fn end(
+        &mut self,
+        seat: &Seat<I::Model>,
+        loading: &Loading<I::Error>,
+        outcome: Outcome<I::Error>,
+    ) {
         let input = match outcome {
             Outcome::Loaded => Input::Loaded,
             Outcome::Failed(_) | Outcome::Withdrawn => Input::Failed,
@@ -261,7 +266,10 @@ impl<I: Io> Job<I> {
         if task.seat.tier == RAM || self.gate.rules.keep_ram_copy {
             return;
         }
-        let needed = self.tasks.iter().any(|other| Arc::ptr_eq(&other.seat.entry, entry));
+        let needed = self
+            .tasks
+            .iter()
+            .any(|other| Arc::ptr_eq(&other.seat.entry, entry));
         if let Some(at) = self.sources.iter().position(is_source)
             && !needed
         {

@@ -82,7 +82,11 @@ impl<I: Io> Gate<I> {
         let Some(limit) = limit.or(any_held.then_some(LOOK_AGAIN)) else {
             return;
         };
-        let limit = if any_held { limit.min(LOOK_AGAIN) } else { limit };
+        let limit = if any_held {
+            limit.min(LOOK_AGAIN)
+        } else {
+            limit
+        };
         if std::mem::replace(&mut books.alarm, true) {
             return;
         }
@@ -318,7 +322,9 @@ impl<I: Io> Pending<I> {
                 self.queued = false;
                 // The next in the queue looks, once this lock is free.
                 self.gate.changed.notify_all();
-                std::mem::take(&mut books.wakers).into_iter().for_each(Waker::wake);
+                std::mem::take(&mut books.wakers)
+                    .into_iter()
+                    .for_each(Waker::wake);
                 let loads = granted.loads(books.accounts.len());
                 let (claims, job) = Claims::new(&gate, granted);
                 self.claims = Some(claims);

@@ -133,12 +133,7 @@ impl<I: Io> Gate<I> {
 
     /// Frees at least so many bytes of a tier, as far as what is not leased makes them up. Returns
     /// how many.
-    pub(crate) fn free(
-        self: &Arc<Self>,
-        tier: usize,
-        bytes: u64,
-        reason: &EvictReason,
-    ) -> u64 {
+    pub(crate) fn free(self: &Arc<Self>, tier: usize, bytes: u64, reason: &EvictReason) -> u64 {
         let (leaving, choice) = {
             let mut books = self.books();
             let aim = Aim::AsFarAsPossible(bytes);

@@ -35,7 +35,12 @@ pub(super) fn ways<M>(asks: &[Ask<M>]) -> Vec<Vec<usize>> {
     let mut at = vec![0_usize; asks.len()];
     let mut ways = Vec::new();
     loop {
-        ways.push(at.iter().zip(asks).map(|(at, ask)| ask.tiers[*at]).collect());
+        ways.push(
+            at.iter()
+                .zip(asks)
+                .map(|(at, ask)| ask.tiers[*at])
+                .collect(),
+        );
         // The last model gives way first.
         let next = (0..asks.len())
             .rev()

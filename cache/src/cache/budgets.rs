@@ -194,19 +194,17 @@ impl Budgets {
             };
             let ceiling = found.total.saturating_sub(one.reserve).max(budget);
             changes.push((one.tier, budget, ceiling));
-            gate.io
-                .stream
-                .emit(Kind::Budget(Box::new(BudgetChange {
-                    tier: device.name().to_owned(),
-                    was_bytes: was.replace(budget),
-                    budget_bytes: budget,
-                    counted_bytes: counted,
-                    unused: found.unused,
-                    reclaimable: found.reclaimable,
-                    reserve_bytes: one.reserve,
-                    bound: found.bound,
-                    cause: cause.to_owned(),
-                })));
+            gate.io.stream.emit(Kind::Budget(Box::new(BudgetChange {
+                tier: device.name().to_owned(),
+                was_bytes: was.replace(budget),
+                budget_bytes: budget,
+                counted_bytes: counted,
+                unused: found.unused,
+                reclaimable: found.reclaimable,
+                reserve_bytes: one.reserve,
+                bound: found.bound,
+                cause: cause.to_owned(),
+            })));
         }
         drop(looked);
         for (tier, budget, ceiling) in changes {

@@ -13,8 +13,8 @@ use super::budgets::{Budgets, start};
 use super::hands::Hands;
 use super::keeper::{Duties, Keeper};
 use super::{Cache, Gate, Shared};
-use crate::bracket::{Brackets, Snapshots};
 use crate::books::{Account, Rules};
+use crate::bracket::{Brackets, Snapshots};
 use crate::budget::Budget;
 use crate::device::{Device, Host};
 use crate::error::BuildError;
@@ -214,12 +214,11 @@ impl Builder {
         let mut accounts = Vec::new();
         let mut followed = Vec::new();
         for (tier, (device, budget)) in devices.iter().zip(budgets).enumerate() {
-            let start = start(tier, device.as_ref(), budget).map_err(|reason| {
-                BuildError::Unfollowed {
+            let start =
+                start(tier, device.as_ref(), budget).map_err(|reason| BuildError::Unfollowed {
                     tier: device.name().to_owned(),
                     reason,
-                }
-            })?;
+                })?;
             let account = Account::new(tier, start.budget, start.ceiling, start.reserve);
             accounts.push(account);
             followed.extend(start.followed);

@@ -136,7 +136,10 @@ impl Cache {
         let in_ram = self.shared.lease([model.on(Tier::RAM)], Wait::Never)?;
         let seats = self.seats(model);
         let devices: Vec<Seat> = seats.into_iter().filter(|seat| seat.tier != RAM).collect();
-        let cleared = self.shared.gate.evict_idle(&devices, &EvictReason::Offloaded);
+        let cleared = self
+            .shared
+            .gate
+            .evict_idle(&devices, &EvictReason::Offloaded);
         drop(in_ram);
         Ok(cleared.leased.is_empty())
     }

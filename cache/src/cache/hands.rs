@@ -13,8 +13,8 @@ use super::arrival::Arrival;
 use super::keeper::Owed;
 use super::known::Known;
 use super::{Gate, Seat};
-use crate::bracket::Brackets;
 use crate::books::{Choice, Io, RAM, Remains, Route, Task};
+use crate::bracket::Brackets;
 use crate::device::{Device, DeviceWeights, Held, Host, Load, Source, Unloaded};
 use crate::error::{Error, LoadError};
 use crate::observe::LoadObserver;
@@ -232,7 +232,9 @@ impl Io for Hands {
         let took = started.elapsed();
         let after = self.brackets.take(depth);
         drop(activity);
-        let recycled_bytes = result.as_ref().map_or(0, |weights| weights.recycled_bytes());
+        let recycled_bytes = result
+            .as_ref()
+            .map_or(0, |weights| weights.recycled_bytes());
         let gave_back = self.devices[seat.tier].take_given();
         let from = if task.route == Route::Ram {
             Origin::Ram

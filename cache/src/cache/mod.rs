@@ -11,6 +11,7 @@
 //! | `keeper` | what goes on in the background |
 //! | `care` | what is evicted, dropped, moved or brought by request |
 //! | `picture` | where everything is |
+//! | `telling` | who hears of it |
 
 mod arrival;
 mod budgets;
@@ -22,6 +23,7 @@ mod keeper;
 mod known;
 mod picture;
 mod shared;
+mod telling;
 mod wanted;
 
 use std::sync::Arc;

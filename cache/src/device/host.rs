@@ -47,6 +47,11 @@ impl Host {
         }
     }
 
+    /// How weights are stored in it.
+    pub(crate) fn storage(&self) -> Storage {
+        self.storage
+    }
+
     /// Tensors that were copied since the last call because their memory could not be adopted, and
     /// their bytes.
     pub(crate) fn take_copies(&self) -> (u64, u64) {

@@ -276,7 +276,8 @@ struct Transfer<'a> {
 impl Transfer<'_> {
     fn take(&mut self, piece: Piece<'_>) -> Result<(), LoadError> {
         self.suffer(&piece)?;
-        self.device.pass_link(piece.bytes.len(), self.fault == Some(Fault::Slow));
+        self.device
+            .pass_link(piece.bytes.len(), self.fault == Some(Fault::Slow));
         self.region.write(piece.tensor, piece.offset, piece.bytes);
         if self.hash.0 != piece.tensor {
             self.hash = (piece.tensor, Xxh3::new());
@@ -321,7 +322,11 @@ impl Transfer<'_> {
         SimulatedWeights {
             device: self.device.name.clone(),
             model: self.model.clone(),
-            weights: Box::new(HostWeights::over(self.model, self.region, &Arc::new(Copies::default()))),
+            weights: Box::new(HostWeights::over(
+                self.model,
+                self.region,
+                &Arc::new(Copies::default()),
+            )),
             sums: self.sums.into(),
             memory,
         }

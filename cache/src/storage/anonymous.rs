@@ -216,7 +216,10 @@ impl Region {
     /// Puts bytes into a tensor that nobody has seen yet.
     pub(crate) fn write(&mut self, tensor: usize, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len());
-        assert!(end.is_some_and(|end| end <= self.sizes[tensor]), "beyond the tensor");
+        assert!(
+            end.is_some_and(|end| end <= self.sizes[tensor]),
+            "beyond the tensor"
+        );
         let at = self.base() + self.plan.offsets[tensor] as usize + offset;
         // SAFETY: the range lies in the tensor, which lies in the region; `&mut self` says that
         // nobody reads it.

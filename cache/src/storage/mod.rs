@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Model;
 
-pub(crate) use recycler::Recycler;
-pub use weights::WeightBytes;
 pub(crate) use anonymous::Region;
 pub(crate) use read::{Target, open_files, read_targets, still_the_same};
+pub(crate) use recycler::Recycler;
+pub use weights::WeightBytes;
 pub(crate) use weights::{Copies, HostWeights};
 
 /// How weights in RAM are stored.

@@ -86,9 +86,9 @@ impl View {
 
     /// Keeps readers of plain memory away, unless there are some.
     fn adopt(&self) -> bool {
-        let taken =
-            self.readers
-                .compare_exchange(0, ADOPTED, Ordering::Acquire, Ordering::Acquire);
+        let taken = self
+            .readers
+            .compare_exchange(0, ADOPTED, Ordering::Acquire, Ordering::Acquire);
         matches!(taken, Ok(_) | Err(ADOPTED))
     }
 }
@@ -193,7 +193,10 @@ impl DeviceWeights for HostWeights {
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
         let view = &self.views[index];
         if let Some(reading) = view.read() {
-            return Ok(WeightBytes(Source::Memory(self.plain(index), Some(reading))));
+            return Ok(WeightBytes(Source::Memory(
+                self.plain(index),
+                Some(reading),
+            )));
         }
         // An in-place operation may have taken the tensor's vector away, whose new owner writes to
         // this memory without any lock. So once it is adopted it is read through the tensor alone.
@@ -227,7 +230,9 @@ impl DeviceWeights for HostWeights {
                 Unloaded {
                     recycled_bytes: released.recycled_bytes,
                     returned_bytes: released.held.is_none().then_some(released.returned_bytes),
-                    held: released.held.map(|orphan| Box::new(orphan) as Box<dyn Held>),
+                    held: released
+                        .held
+                        .map(|orphan| Box::new(orphan) as Box<dyn Held>),
                 }
             }
         }
@@ -275,7 +280,10 @@ pub struct WeightBytes<'a>(Source<'a>);
 #[derive(Debug)]
 enum Source<'a> {
     /// With what keeps tensors away, where one could come to be over these bytes.
-    Memory(&'a [u8], #[expect(dead_code, reason = "held, not read")] Option<Reading<'a>>),
+    Memory(
+        &'a [u8],
+        #[expect(dead_code, reason = "held, not read")] Option<Reading<'a>>,
+    ),
     Tensor(StorageRef<'a>),
     /// Fetched from where it cannot be borrowed.
     Fetched(Vec<u8>),
