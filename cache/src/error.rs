@@ -89,10 +89,18 @@ pub enum Error {
         pinned: u64,
     },
     /// The cache has no such device.
-    #[error("this cache was built without the device that `{}` is wanted on", model.escape_debug())]
+    #[error("this cache was built without the device{}", wanted(model.as_deref()))]
     NoDevice {
-        /// The model.
-        model: String,
+        /// The model that was wanted on it, if that was what was asked.
+        model: Option<String>,
+    },
+    /// An automatic budget finds nothing to follow.
+    #[error("the budget of {tier} cannot follow the machine: {reason}; give a number of bytes")]
+    Unfollowed {
+        /// The tier.
+        tier: String,
+        /// Why.
+        reason: String,
     },
     /// The lease asks for no model at all.
     #[error("the lease names no model")]
@@ -298,7 +306,16 @@ impl From<LoadError> for Error {
     }
 }
 
+fn wanted(model: Option<&str>) -> String {
+    model.map_or_else(String::new, |model| {
+        format!(" that `{}` is wanted on", model.escape_debug())
+    })
+}
+
 fn names(models: &[String]) -> String {
+    if models.is_empty() {
+        return "the program itself".to_owned();
+    }
     models
         .iter()
         .map(|model| format!("`{}`", model.escape_debug()))

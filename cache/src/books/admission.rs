@@ -8,7 +8,7 @@ use plimsoll_events::EvictReason;
 use super::choice::{Aim, Choice};
 use super::claims::{Claim, Granted, Task};
 use super::entry::{Entry, Named, Seat};
-use super::plan::{Plan, ways};
+use super::plan::{Plan, Sourcing, ways};
 use super::{Books, Io, LEAST_STAGING, RAM, Rules};
 use crate::policy::Policy;
 use crate::residency::{Input, Phase};
@@ -137,9 +137,8 @@ impl<I: Io> Books<I> {
         let mut tiers = 0;
         let mut settle = false;
         for way in ways(&admission.asks) {
-            for copies in [true, false] {
-                let copies = copies && rules.keep_ram_copy;
-                let plan = self.plan(&admission.asks, &way, copies, rules);
+            for sourcing in Sourcing::ALL {
+                let plan = self.plan(&admission.asks, &way, sourcing, rules);
                 if plan.unsettled {
                     settle = true;
                     break;
@@ -152,7 +151,7 @@ impl<I: Io> Books<I> {
                         _ => return Look::Granted(self.take(plan)),
                     }
                 } else if self.is_first(admission.ticket, needs) {
-                    match self.make_room(&plan, admission, policy, now_ns) {
+                    match self.make_room(&plan, admission, policy, now_ns, in_a_hurry) {
                         Room::Enough => return Look::Granted(self.take(plan)),
                         Room::After(leaving) => {
                             return Look::Evict {
@@ -165,7 +164,8 @@ impl<I: Io> Books<I> {
                         Room::None => {}
                     }
                 }
-                if !plan.copies {
+                if plan.loads.iter().all(|(seat, _)| seat.tier == RAM) {
+                    // No device is loaded: nothing to choose.
                     break;
                 }
             }
@@ -204,7 +204,8 @@ impl<I: Io> Books<I> {
                     seats.push(seat);
                 }
             }
-            let staged = seats.iter().filter(|seat| seat.tier != RAM);
+            let absent = |seat: &&Seat<I::Model>| self.phase(seat) == Phase::Absent;
+            let staged = seats.iter().filter(absent).filter(|seat| seat.tier != RAM);
             let staging = staged.map(|seat| seat.charge().min(LEAST_STAGING)).max();
             let beyond = (0..self.accounts.len()).find_map(|tier| {
                 let account = &self.accounts[tier];
@@ -212,6 +213,11 @@ impl<I: Io> Books<I> {
                     && staging > account.ceiling
                 {
                     return Some((tier, staging));
+                }
+                let mut new = seats.iter().filter(absent).map(|seat| seat.tier);
+                if working[tier] == 0 && !new.any(|one| one == tier) {
+                    // What is there already may be leased, whatever became of the budget.
+                    return None;
                 }
                 let all = asked[tier].saturating_add(working[tier].saturating_sub(account.reserve));
                 // A sum that saturates fits no memory, whatever the budget.
@@ -229,7 +235,7 @@ impl<I: Io> Books<I> {
     /// what it needs there in all.
     pub(super) fn shortage(&self, asks: &[Ask<I::Model>], rules: &Rules) -> (usize, u64) {
         let way: Vec<usize> = asks.iter().map(|ask| ask.tiers[0]).collect();
-        let plan = self.plan(asks, &way, false, rules);
+        let plan = self.plan(asks, &way, Sourcing::Files, rules);
         let tiers = 0..self.accounts.len();
         let tier = tiers
             .max_by_key(|tier| self.missing(&plan, *tier))
@@ -267,7 +273,7 @@ impl<I: Io> Books<I> {
         now_ns: u64,
     ) -> Option<u64> {
         let way: Vec<usize> = admission.asks.iter().map(|ask| ask.tiers[0]).collect();
-        let plan = self.plan(&admission.asks, &way, false, rules);
+        let plan = self.plan(&admission.asks, &way, Sourcing::Files, rules);
         if !admission.draining.is_empty() || !self.is_first(admission.ticket, plan.tiers(self)) {
             return None;
         }
@@ -306,6 +312,7 @@ impl<I: Io> Books<I> {
         admission: &Admission<I::Model>,
         policy: &dyn Policy,
         now_ns: u64,
+        in_a_hurry: bool,
     ) -> Room<I::Model> {
         let mut wanted = plan.seats.clone();
         wanted.extend(plan.sources.iter().cloned());
@@ -315,7 +322,11 @@ impl<I: Io> Books<I> {
             if missing == 0 {
                 continue;
             }
-            let (hoped, until) = self.accounts[tier].hoped(admission.ticket, now_ns);
+            let (hoped, until) = if in_a_hurry {
+                (0, 0)
+            } else {
+                self.accounts[tier].hoped(admission.ticket, now_ns)
+            };
             if missing <= hoped {
                 return Room::Hoped(until);
             }

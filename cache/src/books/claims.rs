@@ -6,7 +6,7 @@ use plimsoll_events::EvictReason;
 
 use super::choice::Choice;
 use super::entry::{Named, Seat};
-use super::gate::Gate;
+use super::gate::{Gate, Grant};
 use super::leaving::Leaving;
 use super::loading::{Loading, Outcome};
 use super::pins::Left;
@@ -151,13 +151,14 @@ impl<I: Io> Claims<I> {
         progress
     }
 
-    /// The lease is whole: every claim is a pin, and all of it is the lease's from here on. With
-    /// whether each model was there, or on its way, already.
-    pub(super) fn keep(mut self) -> (Vec<(Seat<I::Model>, bool)>, Vec<u64>) {
+    /// The lease is whole: every claim is a pin, and all of it is the lease's from here on.
+    pub(super) fn keep(mut self) -> Grant<I::Model> {
         let held = std::mem::take(&mut self.held);
         let held = held.into_iter();
-        let held = held.map(|claim| (claim.seat, !claim.is_own));
-        (held.collect(), std::mem::take(&mut self.working))
+        Grant {
+            seats: held.map(|claim| (claim.seat, !claim.is_own)).collect(),
+            working: std::mem::take(&mut self.working),
+        }
     }
 }
 
@@ -183,6 +184,9 @@ impl<I: Io> Gate<I> {
         self.changed(books);
         for seat in doomed {
             self.evict_doomed(seat);
+        }
+        if self.is_beyond() {
+            self.repair();
         }
     }
 }
@@ -374,10 +378,12 @@ impl<I: Io> Ended<'_, I> {
         let mut books = self.gate.books();
         books.end(seat, &self.task.loading, outcome);
         self.gate.changed(books);
-        if seat.entry.is_retired() {
-            // Where nobody has claimed it, nobody will leave either.
-            if seat.slot().pins.count() == 0 {
+        // Where nobody has claimed it, nobody will leave either.
+        if seat.slot().pins.count() == 0 {
+            if seat.entry.is_retired() {
                 self.gate.evict_doomed(seat);
+            } else if self.gate.is_beyond() {
+                self.gate.repair();
             }
         }
     }

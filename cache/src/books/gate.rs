@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_events::EvictReason;
 
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::account::Account;
@@ -32,6 +32,9 @@ pub(crate) struct Gate<I: Io> {
     books: Mutex<Books<I>>,
     changed: Condvar,
     waiters: AtomicUsize,
+    /// Something counts beyond a budget.
+    beyond: AtomicBool,
+    tiers: usize,
 }
 
 impl<I: Io> Gate<I> {
@@ -42,6 +45,8 @@ impl<I: Io> Gate<I> {
         accounts: Vec<Account<I::Model>>,
     ) -> Arc<Gate<I>> {
         Arc::new(Gate {
+            tiers: accounts.len(),
+            beyond: AtomicBool::new(false),
             io,
             rules,
             policy,
@@ -100,11 +105,30 @@ impl<I: Io> Gate<I> {
         }));
     }
 
+    pub(super) fn note_beyond(&self, beyond: bool) {
+        self.beyond.store(beyond, Ordering::SeqCst);
+    }
+
+    /// Whether something counts beyond a budget.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.beyond.load(Ordering::SeqCst)
+    }
+
+    /// How many tiers there are.
+    pub(super) fn tiers(&self) -> usize {
+        self.tiers
+    }
+
     /// Takes a pin back, and wakes those who wait for room.
     pub(crate) fn leave(self: &Arc<Self>, seat: &Seat<I::Model>) {
         match seat.slot().pins.leave() {
             Left::Others => {}
-            Left::Empty => self.wake(),
+            Left::Empty => {
+                if self.is_beyond() {
+                    self.repair();
+                }
+                self.wake();
+            }
             Left::Doomed => self.evict_doomed(seat),
         }
     }
@@ -218,9 +242,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What a lease holds: models, with whether each was there already, and working memory by tier.
+/// What a lease holds.
 pub(crate) struct Grant<M> {
+    /// Models, with whether each was there, or on its way, already.
     pub(crate) seats: Vec<(Seat<M>, bool)>,
+    /// Declared working memory by tier.
     pub(crate) working: Vec<u64>,
 }
 
@@ -428,11 +454,11 @@ impl<I: Io> Pending<I> {
         let Some(claims) = self.claims.take() else {
             return Err(Denied::Retired);
         };
-        let (seats, working) = claims.keep();
+        let grant = claims.keep();
         if let Some(holder) = &self.holder {
-            holder.holds(seats.len());
+            holder.holds(grant.seats.len());
         }
-        Ok(Grant { seats, working })
+        Ok(grant)
     }
 
     /// The refusal, with what it is short of.

@@ -155,22 +155,42 @@ impl<I: Io> Gate<I> {
 
     /// Sets the budget of a tier, and evicts what no longer fits and is not leased.
     pub(crate) fn set_budget(self: &Arc<Self>, tier: usize, budget: u64, ceiling: u64) {
-        let (over, used) = {
+        {
             let mut books = self.books();
             let account = &mut books.accounts[tier];
             account.budget = budget;
             account.ceiling = ceiling;
-            let over = account.committed().saturating_sub(budget);
-            let used = account.used();
             self.changed(books);
-            (over, used)
-        };
-        if over > 0 {
-            let reason = EvictReason::Pressure {
-                budget_bytes: budget,
-                used_bytes: used,
-            };
-            self.free(tier, over, &reason);
         }
+        self.repair();
+    }
+
+    /// Evicts what is beyond a budget and not leased. While leases keep something beyond it, each
+    /// that ends comes here again.
+    pub(crate) fn repair(self: &Arc<Self>) {
+        // Before the look: a lease that ends after it finds this set.
+        self.note_beyond(true);
+        for tier in 0..self.tiers() {
+            // What is freed may still be held: then more has to go.
+            while let Some((over, reason)) = self.over(tier)
+                && self.free(tier, over, &reason) > 0
+            {}
+        }
+        let books = self.books();
+        let mut accounts = books.accounts.iter();
+        self.note_beyond(accounts.any(|account| account.committed() > account.budget));
+    }
+
+    /// By how much a tier is beyond its budget, if it is.
+    fn over(&self, tier: usize) -> Option<(u64, EvictReason)> {
+        let mut books = self.books();
+        books.reap();
+        let account = &books.accounts[tier];
+        let over = account.committed().saturating_sub(account.budget);
+        let reason = EvictReason::Pressure {
+            budget_bytes: account.budget,
+            used_bytes: account.used(),
+        };
+        (over > 0).then_some((over, reason))
     }
 }

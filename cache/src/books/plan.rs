@@ -20,10 +20,23 @@ pub(super) struct Plan<M> {
     pub(super) working: Vec<u64>,
     /// Staging in RAM.
     pub(super) staging: u64,
-    /// Whether it loads copies into RAM that it could do without.
-    pub(super) copies: bool,
     /// Whether some of it is on its way out at this moment.
     pub(super) unsettled: bool,
+}
+
+/// Where devices are to be loaded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sourcing {
+    /// From RAM, where models are brought first.
+    Copies,
+    /// From RAM, where they are there.
+    Ram,
+    /// From files: what is in RAM may go.
+    Files,
+}
+
+impl Sourcing {
+    pub(super) const ALL: [Sourcing; 3] = [Sourcing::Copies, Sourcing::Ram, Sourcing::Files];
 }
 
 /// Tiers of choice are tried in order of preference, the first model's first. More combinations
@@ -56,12 +69,12 @@ pub(super) fn ways<M>(asks: &[Ask<M>]) -> Vec<Vec<usize>> {
 }
 
 impl<I: Io> Books<I> {
-    /// Plans a way. With `copies`, models that a device will hold are loaded into RAM too.
+    /// Plans a way.
     pub(super) fn plan(
         &self,
         asks: &[Ask<I::Model>],
         way: &[usize],
-        copies: bool,
+        sourcing: Sourcing,
         rules: &Rules,
     ) -> Plan<I::Model> {
         let mut plan = Plan {
@@ -71,7 +84,6 @@ impl<I: Io> Books<I> {
             bytes: vec![0; self.accounts.len()],
             working: vec![0; self.accounts.len()],
             staging: 0,
-            copies: false,
             unsettled: false,
         };
         for (ask, tier) in asks.iter().zip(way) {
@@ -84,7 +96,7 @@ impl<I: Io> Books<I> {
         for seat in plan.seats.clone() {
             match self.phase(&seat) {
                 Phase::Evicting => plan.unsettled = true,
-                Phase::Absent => self.plan_load(&mut plan, seat, copies, rules),
+                Phase::Absent => self.plan_load(&mut plan, seat, sourcing, rules),
                 Phase::Resident | Phase::Loading { .. } => {}
             }
         }
@@ -96,7 +108,7 @@ impl<I: Io> Books<I> {
         &self,
         plan: &mut Plan<I::Model>,
         seat: Seat<I::Model>,
-        copies: bool,
+        sourcing: Sourcing,
         rules: &Rules,
     ) {
         plan.bytes[seat.tier] += seat.charge();
@@ -106,13 +118,17 @@ impl<I: Io> Books<I> {
         }
         let in_ram = Seat::new(&seat.entry, RAM);
         let there = match self.phase(&in_ram) {
+            _ if sourcing == Sourcing::Files && !plan.seats.contains(&in_ram) => false,
             Phase::Resident | Phase::Loading { .. } => true,
             // It may be what another model of the same lease is leased in.
             Phase::Absent if plan.seats.contains(&in_ram) => true,
-            Phase::Absent if copies && in_ram.charge() <= self.accounts[RAM].budget => {
+            Phase::Absent
+                if sourcing == Sourcing::Copies
+                    && rules.keep_ram_copy
+                    && in_ram.charge() <= self.accounts[RAM].budget =>
+            {
                 plan.bytes[RAM] += in_ram.charge();
                 plan.loads.push((in_ram.clone(), Route::File));
-                plan.copies = true;
                 true
             }
             Phase::Absent | Phase::Evicting => false,

@@ -1,6 +1,6 @@
 //! Budgets that follow the machine: measuring, and changing what the books allow.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use malloc_stats::Metric;
@@ -125,7 +125,7 @@ const RECENT_NS: u64 = 50_000_000;
 #[derive(Default)]
 pub(super) struct Budgets {
     followed: Mutex<Looked>,
-    any: bool,
+    any: AtomicBool,
 }
 
 #[derive(Default)]
@@ -138,7 +138,7 @@ struct Looked {
 impl Budgets {
     pub(super) fn new(followed: Vec<Followed>) -> Budgets {
         Budgets {
-            any: !followed.is_empty(),
+            any: AtomicBool::new(!followed.is_empty()),
             followed: Mutex::new(Looked {
                 budgets: followed.iter().map(|_| None).collect(),
                 followed,
@@ -149,12 +149,12 @@ impl Budgets {
 
     /// Whether any budget follows.
     pub(super) fn any(&self) -> bool {
-        self.any
+        self.any.load(Ordering::Relaxed)
     }
 
     /// Measures again before a lease, unless that was done just now.
     pub(super) fn before_lease(&self, gate: &Arc<Gate>) {
-        if !self.any {
+        if !self.any() {
             return;
         }
         let recent = {
@@ -167,6 +167,34 @@ impl Budgets {
         if !recent {
             self.follow(gate, "lease");
         }
+    }
+
+    /// Sets another budget for a tier: it follows from now on, or no longer.
+    ///
+    /// # Errors
+    /// Why an automatic budget cannot be had; then the old one stays.
+    pub(super) fn set(&self, gate: &Arc<Gate>, tier: usize, budget: Budget) -> Result<(), String> {
+        let start = start(tier, gate.io.devices[tier].as_ref(), budget)?;
+        let follows = start.followed.is_some();
+        {
+            let looked = self.followed.lock();
+            let mut looked = looked.unwrap_or_else(PoisonError::into_inner);
+            if let Some(at) = looked.followed.iter().position(|one| one.tier == tier) {
+                looked.followed.remove(at);
+                looked.budgets.remove(at);
+            }
+            looked.followed.extend(start.followed);
+            let count = looked.followed.len();
+            looked.budgets.resize(count, None);
+            self.any.store(count > 0, Ordering::Relaxed);
+        }
+        gate.books().accounts[tier].reserve = start.reserve;
+        if follows {
+            self.follow(gate, "start");
+        } else {
+            gate.set_budget(tier, start.budget, start.ceiling);
+        }
+        Ok(())
     }
 
     /// Measures, and changes the budgets that are to change.

@@ -8,6 +8,7 @@ use plimsoll_events::EvictReason;
 
 use super::{Cache, Seat, Wanted};
 use crate::books::{Cleared, RAM, Wait};
+use crate::budget::Budget;
 use crate::device::Tier;
 use crate::error::Error;
 use crate::model::Model;
@@ -42,6 +43,10 @@ impl Prefetch {
             None => Ok(()),
         }
     }
+}
+
+fn no_device() -> Error {
+    Error::NoDevice { model: None }
 }
 
 impl Cache {
@@ -89,10 +94,7 @@ impl Cache {
     /// [`Error::NoRoom`] where that is not possible, with what is free now; what could be evicted
     /// was. [`Error::NoDevice`].
     pub fn make_room(&self, tier: impl Into<Tier>, bytes: u64) -> Result<MadeRoom, Error> {
-        let tier = self.shared.tier(tier.into());
-        let tier = tier.ok_or_else(|| Error::NoDevice {
-            model: String::new(),
-        })?;
+        let tier = self.shared.tier(tier.into()).ok_or_else(no_device)?;
         let gate = &self.shared.gate;
         let free = || {
             let room = gate.books().accounts[tier].room();
@@ -123,6 +125,28 @@ impl Cache {
             free: free_bytes,
             budget: account.budget,
             pinned: account.pinned(),
+        })
+    }
+
+    /// Gives a tier another budget. What no longer fits and is not leased is evicted; what is leased
+    /// counts beyond it until those leases end. A budget that is automatic from the start of the
+    /// cache is followed most closely: one that becomes so later is measured before leases, and in
+    /// the background where another budget or `keep_alive` keeps a thread for that.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], or [`Error::Unfollowed`] for an automatic budget that finds nothing to
+    /// follow; then the old one stays.
+    pub fn set_budget(
+        &self,
+        tier: impl Into<Tier>,
+        budget: impl Into<Budget>,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let tier = shared.tier(tier.into()).ok_or_else(no_device)?;
+        let set = shared.budgets.set(&shared.gate, tier, budget.into());
+        set.map_err(|reason| Error::Unfollowed {
+            tier: shared.gate.io.tier_name(tier).to_owned(),
+            reason,
         })
     }
 

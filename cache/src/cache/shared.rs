@@ -112,7 +112,7 @@ impl Shared {
 
     pub(super) fn item(&self, wanted: &Wanted<'_>) -> Result<Item, Error> {
         let no_device = || Error::NoDevice {
-            model: wanted.model.name().to_owned(),
+            model: Some(wanted.model.name().to_owned()),
         };
         let mut tiers = Vec::with_capacity(1 + wanted.others.len());
         tiers.push(self.tier(wanted.first).ok_or_else(no_device)?);

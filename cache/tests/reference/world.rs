@@ -1,0 +1,532 @@
+//! A cache, everything that is held of it, and what is done to it.
+
+use std::ops::AddAssign;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use plimsoll_cache::device::{Device, Fault, Simulated};
+use plimsoll_cache::{Cache, Error, Lease, Model, Snapshots, Storage, Tier, Wanted};
+use plimsoll_events::{Event, Kind, Sink, Stream};
+
+use crate::model::{Seat, Situation};
+use crate::random::Random;
+use crate::support::{Folder, contents};
+use crate::waiting::Waiting;
+
+const PAGE: u64 = 4096;
+const MODELS: usize = 8;
+const MOST_WAITING: usize = 3;
+
+/// A model that is asked for: in which tiers, with how much working memory.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    model: usize,
+    tiers: Vec<usize>,
+    working: u64,
+}
+
+struct Live {
+    lease: Lease,
+    seats: Vec<Seat>,
+    working: [u64; 2],
+}
+
+/// A tensor that may outlive its lease.
+struct Kept {
+    _tensor: Tensor,
+    seat: Seat,
+    /// How often its model had been evicted from there when it was taken.
+    evictions: u64,
+}
+
+/// What happened, so that a run in which nothing did is no success.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Done {
+    pub granted: u64,
+    pub refused: u64,
+    pub failed: u64,
+    pub fell_back: u64,
+    pub served_waiting: u64,
+    pub dropped_leased: u64,
+    pub beyond_budget: u64,
+}
+
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Done) {
+        self.granted += other.granted;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.fell_back += other.fell_back;
+        self.served_waiting += other.served_waiting;
+        self.dropped_leased += other.dropped_leased;
+        self.beyond_budget += other.beyond_budget;
+    }
+}
+
+/// Counts by events what is in each tier, beside the cache's own count.
+#[derive(Default)]
+struct Books(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    bytes: [i64; 2],
+    /// How often each model was evicted from each tier.
+    evictions: [[u64; MODELS]; 2],
+}
+
+impl Sink for Books {
+    fn event(&self, event: &Event) {
+        let tier = |name: &str| usize::from(name != "ram");
+        let mut books = self.0.lock().unwrap();
+        match &event.kind {
+            Kind::Load(load) if load.error.is_none() => {
+                books.bytes[tier(&load.tier)] += load.charged_bytes as i64;
+            }
+            Kind::Evict(evict) => {
+                books.bytes[tier(&evict.tier)] -= evict.freed_bytes as i64;
+                let model: usize = evict.model[1..].parse().unwrap();
+                books.evictions[tier(&evict.tier)][model] += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+pub struct World {
+    pub at: String,
+    cache: Cache,
+    device: Arc<Simulated>,
+    models: Vec<Model>,
+    charges: Vec<u64>,
+    generations: Vec<u64>,
+    leases: Vec<Live>,
+    tensors: Vec<Kept>,
+    waiting: Vec<Waiting>,
+    budgets: [u64; 2],
+    faults: usize,
+    books: Arc<Books>,
+    done: Done,
+}
+
+impl World {
+    pub fn new(folder: &Folder, seed: u64) -> World {
+        let mut random = Random::new(seed ^ 0xbeef);
+        let models: Vec<Model> = (0..MODELS as u64)
+            .map(|index| {
+                let name = format!("m{index}");
+                let path = folder.path().join(format!("{name}.safetensors"));
+                if !path.exists() {
+                    folder.file(&name, (1 + index) * PAGE - 1234);
+                }
+                Model::open(path).unwrap()
+            })
+            .collect();
+        let device = Arc::new(Simulated::new(64 * PAGE));
+        let budgets = [12, 10].map(|pages| (pages + random.below(12) as u64) * PAGE);
+        let books = Arc::new(Books::default());
+        let cache = Cache::builder()
+            .ram(budgets[0])
+            .device(Arc::clone(&device), budgets[1])
+            .keep_ram_copy(random.chance(50))
+            .snapshots(Snapshots::Bracket)
+            .deadlock_after(None)
+            .stream(Stream::new(Arc::clone(&books)))
+            .build()
+            .unwrap();
+        World {
+            at: String::new(),
+            charges: models
+                .iter()
+                .map(|model| Storage::Anonymous.charge(model))
+                .collect(),
+            cache,
+            device,
+            generations: vec![0; MODELS],
+            models,
+            leases: Vec::new(),
+            tensors: Vec::new(),
+            waiting: Vec::new(),
+            budgets,
+            faults: 0,
+            books,
+            done: Done::default(),
+        }
+    }
+
+    fn tier(&self, index: usize) -> Tier {
+        if index == 0 {
+            Tier::RAM
+        } else {
+            self.device.tier()
+        }
+    }
+
+    pub fn act(&mut self, random: &mut Random) {
+        let model = random.below(MODELS);
+        match random.below(100) {
+            0..34 => self.lease(random),
+            34..58 if !self.leases.is_empty() => {
+                let index = random.below(self.leases.len());
+                drop(self.leases.swap_remove(index));
+            }
+            58..64 if !self.leases.is_empty() => self.keep_a_tensor(random),
+            64..70 if !self.tensors.is_empty() => {
+                let index = random.below(self.tensors.len());
+                drop(self.tensors.swap_remove(index));
+            }
+            70..72 => {
+                let is_gone = self.cache.drop_model(&self.models[model]);
+                self.done.dropped_leased += u64::from(!is_gone);
+                self.generations[model] += 1;
+            }
+            72..76 => {
+                let is_gone = self.cache.evict(&self.models[model]);
+                let leased = self
+                    .leased()
+                    .any(|seat| seat == self.seat(model, seat.tier));
+                assert!(is_gone != leased || !self.waiting.is_empty(), "{}", self.at);
+            }
+            76..78 => {
+                self.cache.clear();
+            }
+            78..81 => {
+                let _ = self.cache.offload(&self.models[model]);
+            }
+            81..85 => {
+                let tier = self.tier(random.below(2));
+                let fetched = self.cache.prefetch(self.models[model].on(tier)).wait();
+                self.expect_faults_only(&fetched);
+            }
+            85..87 => {
+                let faults = [Fault::Transfer, Fault::OutOfMemory];
+                self.device.inject(faults[random.below(2)]);
+                self.faults += 1;
+            }
+            87..91 => {
+                let tier = random.below(2);
+                self.budgets[tier] = (4 + random.below(22) as u64) * PAGE;
+                self.cache
+                    .set_budget(self.tier(tier), self.budgets[tier])
+                    .unwrap();
+            }
+            91..96 if self.waiting.len() < MOST_WAITING => {
+                let asks = self.asks(random);
+                let future = self.cache.lease_async(self.wanted(&asks));
+                self.waiting.push(Waiting::new(asks, future));
+            }
+            96..98 if !self.waiting.is_empty() => {
+                let index = random.below(self.waiting.len());
+                drop(self.waiting.remove(index));
+            }
+            98..100 => {
+                let tier = random.below(2);
+                let bytes = random.below(16) as u64 * PAGE;
+                let made = self.cache.make_room(self.tier(tier), bytes);
+                if let Ok(made) = made {
+                    assert!(made.free_bytes >= bytes, "{}: {made:?}", self.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn seat(&self, model: usize, tier: usize) -> Seat {
+        Seat {
+            model,
+            generation: self.generations[model],
+            tier,
+        }
+    }
+
+    /// Whether leases or tensors of a dropped model live on.
+    fn twins(&self) -> bool {
+        let kept = self.tensors.iter().map(|kept| kept.seat);
+        let mut all = self.leased().chain(kept);
+        all.any(|seat| seat.generation != self.generations[seat.model])
+    }
+
+    fn leased(&self) -> impl Iterator<Item = Seat> {
+        self.leases
+            .iter()
+            .flat_map(|live| live.seats.iter().copied())
+    }
+
+    fn asks(&self, random: &mut Random) -> Vec<Ask> {
+        let count = 1 + random.below(3);
+        let asks = (0..count).map(|_| {
+            let first = random.below(2);
+            Ask {
+                model: random.below(MODELS),
+                tiers: if random.chance(20) {
+                    vec![first, 1 - first]
+                } else {
+                    vec![first]
+                },
+                working: if random.chance(15) {
+                    (1 + random.below(3) as u64) * PAGE
+                } else {
+                    0
+                },
+            }
+        });
+        let mut asks: Vec<Ask> = asks.collect();
+        let mut models: Vec<usize> = asks.iter().map(|ask| ask.model).collect();
+        models.sort_unstable();
+        models.dedup();
+        if models.len() < asks.len() {
+            // Which of two was granted where could not be told.
+            asks.iter_mut().for_each(|ask| ask.tiers.truncate(1));
+        }
+        asks
+    }
+
+    fn wanted(&self, asks: &[Ask]) -> Vec<Wanted<'_>> {
+        asks.iter()
+            .map(|ask| {
+                let wanted = self.models[ask.model]
+                    .on(self.tier(ask.tiers[0]))
+                    .working_memory(ask.working);
+                let others = &ask.tiers[1..];
+                others
+                    .iter()
+                    .fold(wanted, |wanted, tier| wanted.or_on(self.tier(*tier)))
+            })
+            .collect()
+    }
+
+    /// Whether a request could be met now, by what the reference knows.
+    fn feasible(&self, asks: &[Ask]) -> bool {
+        let picture = self.cache.residency();
+        let mut resident = Vec::new();
+        for model in picture.models.iter().filter(|model| !model.dropped) {
+            let index: usize = model.model[1..].parse().unwrap();
+            for place in &model.places {
+                if place.phase == "resident" {
+                    resident.push(self.seat(index, usize::from(place.tier != "ram")));
+                }
+            }
+        }
+        let mut fixed: Vec<Seat> = self.leased().collect();
+        // What was evicted counts as held, and no longer as a model.
+        {
+            let books = self.books.0.lock().unwrap();
+            let there = self
+                .tensors
+                .iter()
+                .filter(|kept| kept.evictions == books.evictions[kept.seat.tier][kept.seat.model]);
+            fixed.extend(there.map(|kept| kept.seat));
+        }
+        let mut working = [0, 0];
+        for live in &self.leases {
+            working[0] += live.working[0];
+            working[1] += live.working[1];
+        }
+        let held = [0, 1].map(|tier| picture.tiers[tier].held_bytes);
+        let situation = Situation {
+            charges: &self.charges,
+            budgets: self.budgets,
+            held,
+            working,
+            fixed: &fixed,
+            resident: &resident,
+        };
+        let ways = asks.iter().map(|ask| ask.tiers.len()).product::<usize>();
+        (0..ways).any(|way| {
+            let mut rest = way;
+            let wanted: Vec<(Seat, u64)> = asks
+                .iter()
+                .map(|ask| {
+                    let tier = ask.tiers[rest % ask.tiers.len()];
+                    rest /= ask.tiers.len();
+                    (self.seat(ask.model, tier), ask.working)
+                })
+                .collect();
+            situation.fits(&wanted)
+        })
+    }
+
+    fn lease(&mut self, random: &mut Random) {
+        let asks = self.asks(random);
+        // Others come first, or it cannot be told which of two of one name went.
+        let excused = !self.waiting.is_empty() || self.twins();
+        let feasible = !excused && self.feasible(&asks);
+        let result = self.cache.try_lease(self.wanted(&asks));
+        match result {
+            Ok(lease) => {
+                assert!(feasible || excused, "{}: {asks:?} was given", self.at);
+                self.note(&asks, lease);
+            }
+            Err(error @ (Error::NoRoom { .. } | Error::ExceedsBudget { .. })) => {
+                assert!(
+                    !feasible || self.faults > 0,
+                    "{}: {asks:?} was refused: {error}\n{:?}",
+                    self.at,
+                    self.cache.residency()
+                );
+                self.done.refused += 1;
+            }
+            Err(error) => self.expect_faults_only(&Err::<(), _>(error)),
+        }
+    }
+
+    fn note(&mut self, asks: &[Ask], lease: Lease) {
+        let mut seats: Vec<Seat> = Vec::new();
+        let mut working = [0, 0];
+        for ask in asks {
+            let model = &self.models[ask.model];
+            let there = ask
+                .tiers
+                .iter()
+                .position(|tier| lease.get_on(model, self.tier(*tier)).is_ok());
+            let there = there.unwrap_or_else(|| panic!("{}: not leased", self.at));
+            self.done.fell_back += u64::from(there > 0);
+            let seat = self.seat(ask.model, ask.tiers[there]);
+            working[seat.tier] += ask.working;
+            if !seats.contains(&seat) {
+                seats.push(seat);
+            }
+        }
+        assert_eq!(lease.models().count(), seats.len(), "{}", self.at);
+        self.done.granted += 1;
+        self.leases.push(Live {
+            lease,
+            seats,
+            working,
+        });
+    }
+
+    /// A lease may fail for a fault that was asked for, and for nothing else.
+    fn expect_faults_only<T>(&mut self, result: &Result<T, Error>) {
+        if let Err(Error::Load(error)) = result {
+            assert!(self.faults > 0, "{}: {error}", self.at);
+            let text = error.to_string();
+            assert!(
+                text.contains("simulated") && text.contains("injected"),
+                "{text}"
+            );
+            self.faults -= 1;
+            self.done.failed += 1;
+        }
+    }
+
+    fn keep_a_tensor(&mut self, random: &mut Random) {
+        let live = &self.leases[random.below(self.leases.len())];
+        let seat = live.seats[random.below(live.seats.len())];
+        let model = &self.models[seat.model];
+        let weights = live.lease.get_on(model, self.tier(seat.tier)).unwrap();
+        let name = &weights.tensors()[0].name;
+        let evictions = self.books.0.lock().unwrap().evictions[seat.tier][seat.model];
+        self.tensors.push(Kept {
+            _tensor: weights.tensor(name).unwrap(),
+            seat,
+            evictions,
+        });
+    }
+
+    /// What holds at every moment.
+    pub fn check(&mut self) {
+        self.serve();
+        let picture = self.cache.residency();
+        for tier in 0..2 {
+            let seen = &picture.tiers[tier];
+            let places = picture.models.iter().flat_map(|model| &model.places);
+            let there = places.filter(|place| place.tier == seen.tier);
+            let resident: u64 = there.map(|place| place.charged_bytes).sum();
+            assert_eq!(
+                seen.used_bytes,
+                resident + seen.held_bytes + seen.staging_bytes,
+                "{}: what counts is what is there",
+                self.at
+            );
+            // A load on another thread is told of once those who waited for it can go on.
+            let patience = Instant::now() + Duration::from_secs(20);
+            let told = || self.books.0.lock().unwrap().bytes[tier];
+            while told() != resident as i64 {
+                assert!(Instant::now() < patience, "{}: what was told", self.at);
+                std::thread::yield_now();
+            }
+            let beyond = seen.used_bytes + seen.working_bytes > self.budgets[tier];
+            self.done.beyond_budget += u64::from(beyond);
+            assert!(
+                !beyond || seen.used_bytes == seen.pinned_bytes,
+                "{}: beyond the budget by what could go: {seen:?}",
+                self.at
+            );
+            let working: u64 = self.leases.iter().map(|live| live.working[tier]).sum();
+            assert_eq!(seen.working_bytes, working, "{}", self.at);
+        }
+        let exist = 64 * PAGE - self.device.memory().free.bytes().unwrap();
+        assert_eq!(
+            picture.tiers[1].used_bytes, exist,
+            "{}: what counts is what exists",
+            self.at
+        );
+        for (index, live) in self.leases.iter().enumerate() {
+            let seat = live.seats[index % live.seats.len()];
+            let model = &self.models[seat.model];
+            let weights = live.lease.get_on(model, self.tier(seat.tier)).unwrap();
+            let bytes = weights.bytes(&weights.tensors()[0].name).unwrap();
+            assert!(*bytes == contents(model)[0][..], "{}: other bytes", self.at);
+        }
+    }
+
+    /// Lets waiting leases go on as far as they can; the first of them may not wait for what is
+    /// there.
+    fn serve(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut at = 0;
+            while at < self.waiting.len() {
+                let Some(result) = self.waiting[at].poll() else {
+                    at += 1;
+                    continue;
+                };
+                let waited = self.waiting.remove(at);
+                match result {
+                    Ok(lease) => {
+                        self.done.served_waiting += 1;
+                        self.note(&waited.asks, lease);
+                    }
+                    Err(error) => self.expect_faults_only(&Err::<(), _>(error)),
+                }
+            }
+            let picture = self.cache.residency();
+            let mut places = picture.models.iter().flat_map(|model| &model.places);
+            let moving =
+                places.any(|place| place.phase != "resident") || picture.tiers[0].staging_bytes > 0;
+            let stuck = |first: &Waiting| self.feasible(&first.asks);
+            let late = Instant::now() > patience;
+            if !moving && !self.waiting.first().is_some_and(stuck) {
+                return;
+            }
+            assert!(!late, "{}: a lease waits that could be served", self.at);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets go of everything: every byte is given back.
+    pub fn end(mut self) -> Done {
+        self.waiting.clear();
+        self.leases.clear();
+        self.tensors.clear();
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let cleared = self.cache.clear();
+            let used = [Tier::RAM, self.device.tier()]
+                .map(|tier| self.cache.usage_of(tier).unwrap().used_bytes);
+            if used == [0, 0] {
+                break;
+            }
+            // Loads that were given up go on for a moment.
+            assert!(
+                Instant::now() < patience,
+                "{}: {cleared:?} {used:?}",
+                self.at
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(self.device.memory().free.bytes(), Some(64 * PAGE));
+        self.done
+    }
+}
