@@ -181,11 +181,9 @@ impl<I: Io> Gate<I> {
     /// Leases: waits for room and for loads, on this thread.
     pub(crate) fn lease(
         self: &Arc<Self>,
-        asks: Vec<Ask<I::Model>>,
+        pending: &mut Pending<I>,
         wait: Wait,
-        holder: Option<Arc<Holder>>,
     ) -> Result<Grant<I::Model>, Denied<I::Error>> {
-        let mut pending = Pending::new(self, asks, holder);
         let _waiting = self.waiting();
         let in_a_hurry = matches!(wait, Wait::Never);
         loop {
@@ -320,6 +318,19 @@ impl<I: Io> Pending<I> {
         }
     }
 
+    /// Asks once more, maybe for something else, in the place in the queue that it had.
+    pub(crate) fn ask_again(&mut self, asks: Vec<Ask<I::Model>>) {
+        drop(self.claims.take());
+        self.admission.asks = asks;
+        let mut books = self.gate.books();
+        books.dequeue(self.admission.ticket);
+        books.requeue(self.admission.ticket, self.holder.clone());
+        self.queued = true;
+        if self.expected.is_empty() {
+            self.expected = vec![0; books.accounts.len()];
+        }
+    }
+
     /// The next step. Called under the lock, so that nothing is missed between it and a sleep.
     pub(crate) fn step(&mut self, books: &mut Books<I>, in_a_hurry: bool) -> Step<I> {
         if let Some(claims) = &self.claims {
@@ -447,11 +458,12 @@ impl<I: Io> Pending<I> {
 
     /// Ends it, outside the lock, with what the last step said.
     pub(crate) fn finish(
-        mut self,
+        &mut self,
         done: Result<(), Denied<I::Error>>,
     ) -> Result<Grant<I::Model>, Denied<I::Error>> {
+        let claims = self.claims.take();
         done?;
-        let Some(claims) = self.claims.take() else {
+        let Some(claims) = claims else {
             return Err(Denied::Retired);
         };
         let grant = claims.keep();

@@ -305,12 +305,19 @@ impl<I: Io> Books<I> {
     fn enqueue(&mut self, holder: Option<Arc<Holder>>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.queue.push_back(Waiter {
+        self.requeue(ticket, holder);
+        ticket
+    }
+
+    /// Puts a waiter where its ticket belongs.
+    fn requeue(&mut self, ticket: u64, holder: Option<Arc<Holder>>) {
+        let at = self.queue.partition_point(|one| one.ticket < ticket);
+        let waiter = Waiter {
             ticket,
             tiers: u64::MAX,
             holder,
-        });
-        ticket
+        };
+        self.queue.insert(at, waiter);
     }
 
     fn dequeue(&mut self, ticket: u64) {

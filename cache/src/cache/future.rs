@@ -91,12 +91,12 @@ impl Future for LeaseFuture {
             let work: Box<dyn FnOnce() + Send> = match one.step(&mut books, false) {
                 Step::Done(done) => {
                     drop(books);
-                    let finished = pending.take().map(|one| one.finish(done));
-                    match finished {
-                        Some(Ok(grant)) => return Poll::Ready(Ok(shared.hand_out(grant, None))),
-                        Some(Err(denied)) => shared.after(denied, items, Wait::Forever)?,
-                        None => {}
+                    match one.finish(done) {
+                        Ok(grant) => return Poll::Ready(Ok(shared.hand_out(grant, None))),
+                        Err(denied) => shared.after(denied, items, Wait::Forever)?,
                     }
+                    shared.prepare(items)?;
+                    one.ask_again(Shared::asks(items));
                     continue;
                 }
                 Step::Sleep { limit, .. } => {

@@ -12,7 +12,7 @@ use super::keeper::Keeper;
 use super::known::{Known, Registry};
 use super::wanted::Wanted;
 use super::{Entry, Gate, Seat};
-use crate::books::{Ask, Denied, Fault, Grant, Holder, Io, RAM, Wait};
+use crate::books::{Ask, Denied, Fault, Grant, Holder, Io, Pending, RAM, Wait};
 use crate::device::Tier;
 use crate::error::{Error, LoadError};
 use crate::lease::{Held, Lease};
@@ -175,13 +175,16 @@ impl Shared {
     fn admit(self: &Arc<Self>, wanted: &[Wanted<'_>], wait: Wait) -> Result<Lease, Error> {
         let mut items = self.items(wanted)?;
         let holder = self.holder();
+        self.prepare(&items)?;
+        let asks = Self::asks(&items);
+        let mut pending = Pending::new(&self.gate, asks, Some(Arc::clone(&holder)));
         loop {
-            self.prepare(&items)?;
-            let asks = Self::asks(&items);
-            match self.gate.lease(asks, wait, Some(Arc::clone(&holder))) {
+            match self.gate.lease(&mut pending, wait) {
                 Ok(grant) => return Ok(self.hand_out(grant, Some(holder))),
                 Err(denied) => self.after(denied, &mut items, wait)?,
             }
+            self.prepare(&items)?;
+            pending.ask_again(Self::asks(&items));
         }
     }
 

@@ -500,7 +500,13 @@ impl World {
             if !moving && !self.waiting.first().is_some_and(stuck) {
                 return;
             }
-            assert!(!late, "{}: a lease waits that could be served", self.at);
+            assert!(
+                !late,
+                "{}: a lease waits that could be served: {:?}\n{:?}\n{picture:?}",
+                self.at,
+                self.waiting.iter().map(|one| &one.asks).collect::<Vec<_>>(),
+                self.cache,
+            );
             std::thread::yield_now();
         }
     }
