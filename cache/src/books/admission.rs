@@ -70,9 +70,9 @@ pub(super) struct Admission<M> {
     pub(super) ticket: u64,
     pub(super) since_ns: u64,
     /// Since when it could not be met though it was first.
-    first_since_ns: Option<u64>,
+    pub(super) first_since_ns: Option<u64>,
     /// What others were asked to stay away from for it.
-    draining: Vec<Seat<M>>,
+    pub(super) draining: Vec<Seat<M>>,
 }
 
 /// What a look at the books found.
@@ -92,9 +92,6 @@ pub(super) enum Look<I: Io> {
     },
     Denied(Denied<I::Error>),
 }
-
-/// The least time for which a lease of a resident model stays away from one that is drained.
-const PATIENCE_NS: u64 = 20_000_000;
 
 impl<M> Admission<M> {
     pub(super) fn new(asks: Vec<Ask<M>>, ticket: u64, now_ns: u64) -> Admission<M> {
@@ -243,67 +240,6 @@ impl<I: Io> Books<I> {
         let seats = plan.seats.iter().filter(|seat| seat.tier == tier);
         let bytes = seats.fold(0_u64, |sum, seat| sum.saturating_add(seat.charge()));
         (tier, bytes.saturating_add(plan.working[tier]))
-    }
-
-    /// Until when a request whose models are all there stays away from those that are drained for
-    /// another. Never longer than that one has waited: whoever asks may hold what it waits for.
-    fn patience(
-        &self,
-        plan: &Plan<I::Model>,
-        admission: &Admission<I::Model>,
-        now_ns: u64,
-    ) -> Option<u64> {
-        let since = self.draining_since?;
-        let is_drained = |seat: &Seat<I::Model>| seat.slot().pins.is_draining();
-        if !plan.seats.iter().any(is_drained) {
-            return None;
-        }
-        let patience = PATIENCE_NS.max(admission.since_ns.saturating_sub(since));
-        let until = admission.since_ns.saturating_add(patience);
-        (now_ns < until).then_some(until)
-    }
-
-    /// Drains models for a request that is first and could not be met for a while. Returns when to
-    /// look again.
-    fn drain(
-        &mut self,
-        admission: &mut Admission<I::Model>,
-        rules: &Rules,
-        policy: &dyn Policy,
-        now_ns: u64,
-    ) -> Option<u64> {
-        let way: Vec<usize> = admission.asks.iter().map(|ask| ask.tiers[0]).collect();
-        let plan = self.plan(&admission.asks, &way, Sourcing::Files, rules);
-        if !admission.draining.is_empty() || !self.is_first(admission.ticket, plan.tiers(self)) {
-            return None;
-        }
-        let first_since = *admission.first_since_ns.get_or_insert(now_ns);
-        let at = first_since.saturating_add(rules.drain_after_ns);
-        if now_ns < at {
-            return (rules.drain_after_ns < u64::MAX).then_some(at);
-        }
-        for tier in 0..self.accounts.len() {
-            let missing = self.missing(&plan, tier);
-            if missing > 0 {
-                let drained = self.drain_for(tier, missing, &plan.seats, policy);
-                admission.draining.extend(drained);
-            }
-        }
-        if !admission.draining.is_empty() {
-            self.draining_since.get_or_insert(now_ns);
-        }
-        None
-    }
-
-    /// Gives up a place in the queue, and lets leases to what was drained for it again.
-    pub(super) fn give_up(&mut self, admission: &mut Admission<I::Model>) {
-        self.dequeue(admission.ticket);
-        if !admission.draining.is_empty() {
-            for seat in admission.draining.drain(..) {
-                seat.slot().pins.drain(false);
-            }
-            self.draining_since = None;
-        }
     }
 
     fn make_room(

@@ -1,14 +1,16 @@
 //! What an admitted lease has claimed, and the loads that it brings about.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use plimsoll_events::EvictReason;
 
 use super::choice::Choice;
 use super::entry::{Named, Seat};
-use super::gate::{Gate, Grant};
+use super::gate::Gate;
 use super::leaving::Leaving;
 use super::loading::{Loading, Outcome};
+use super::pending::Grant;
 use super::pins::Left;
 use super::{Books, Fault, Io, RAM};
 use crate::residency::{Input, Phase};
@@ -130,6 +132,7 @@ impl<I: Io> Claims<I> {
             sources: granted.sources,
             staging: granted.staging,
             surplus: Vec::new(),
+            wakers: Vec::new(),
         });
         (claims, job)
     }
@@ -201,11 +204,14 @@ pub(crate) struct Job<I: Io> {
     staging: u64,
     /// Pages that were kept for loads in each tier and that none of these will use.
     surplus: Vec<u64>,
+    wakers: Vec<Waker>,
 }
 
 impl<I: Io> Job<I> {
-    /// Has pages kept for exactly these loads, where so many bytes were expected before.
-    pub(super) fn expect(&mut self, loads: &[u64], expected: &[u64]) {
+    /// Has pages kept for exactly these loads, where so many bytes were expected before, and tasks
+    /// woken before the first.
+    pub(super) fn prepare(&mut self, loads: &[u64], expected: &[u64], wakers: Vec<Waker>) {
+        self.wakers = wakers;
         for (tier, (bytes, before)) in loads.iter().zip(expected).enumerate() {
             if bytes > before {
                 self.gate.io.expect(tier, bytes - before);
@@ -219,6 +225,7 @@ impl<I: Io> Job<I> {
 
     /// Does all of it. A load that fails ends it; what was still to come is withdrawn.
     pub(crate) fn run(mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
         for (tier, bytes) in std::mem::take(&mut self.surplus).into_iter().enumerate() {
             if bytes > 0 {
                 self.gate.io.unexpect(tier, bytes);
@@ -286,6 +293,7 @@ impl<I: Io> Job<I> {
 
 impl<I: Io> Drop for Job<I> {
     fn drop(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
         for task in self.tasks.drain(..) {
             if task.loading.outcome().is_none() {
                 self.gate.io.unexpect(task.seat.tier, task.seat.charge());

@@ -4,18 +4,13 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use plimsoll_events::EvictReason;
-
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::account::Account;
-use super::admission::{Admission, Ask, Denied, Look, Wait};
-use super::choice::Choice;
-use super::claims::{Claims, Job, Progress};
+use super::admission::{Denied, Wait};
 use super::entry::Seat;
-use super::holder::Holder;
-use super::leaving::Leaving;
+use super::pending::{Grant, Pending, Step};
 use super::pins::Left;
 use super::{Books, Io, Rules};
 use crate::policy::Policy;
@@ -62,10 +57,16 @@ impl<I: Io> Gate<I> {
 
     /// Ends a change of the books: whoever waits looks again.
     pub(super) fn changed(&self, mut books: MutexGuard<'_, Books<I>>) {
-        let wakers = std::mem::take(&mut books.wakers);
+        let wakers = self.notify(&mut books);
         drop(books);
-        self.changed.notify_all();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whoever waits looks again, once this lock is free; tasks, once they are woken.
+    #[must_use]
+    pub(super) fn notify(&self, books: &mut Books<I>) -> Vec<Waker> {
+        self.changed.notify_all();
+        std::mem::take(&mut books.wakers)
     }
 
     /// Wakes whoever waits, if anyone does. The lock is taken so that none is between its look and
@@ -237,261 +238,5 @@ pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// What a lease holds.
-pub(crate) struct Grant<M> {
-    /// Models, with whether each was there, or on its way, already.
-    pub(crate) seats: Vec<(Seat<M>, bool)>,
-    /// Declared working memory by tier.
-    pub(crate) working: Vec<u64>,
-}
-
-/// A lease on its way, for threads that sleep and for tasks that are polled. Dropping it gives up.
-pub(crate) struct Pending<I: Io> {
-    gate: Arc<Gate<I>>,
-    admission: Admission<I::Model>,
-    holder: Option<Arc<Holder>>,
-    /// Bytes for which pages of evictions are kept, in each tier.
-    expected: Vec<u64>,
-    queued: bool,
-    claims: Option<Claims<I>>,
-}
-
-/// What to do next.
-pub(crate) enum Step<I: Io> {
-    /// To be finished outside the lock.
-    Done(Result<(), Denied<I::Error>>),
-    /// Evictions, then look again.
-    Work(Work<I>),
-    /// Loads, then look again; at once if they are done elsewhere.
-    Load(Job<I>),
-    /// Nothing: wait until something changes, or for so long.
-    Sleep {
-        limit: Option<Duration>,
-        /// For other leases to end, and not for what is under way.
-        for_room: bool,
-    },
-}
-
-/// Evictions for a lease, with their doors shut already.
-pub(crate) struct Work<I: Io> {
-    gate: Arc<Gate<I>>,
-    leaving: Vec<(Leaving<I>, EvictReason, Choice)>,
-    expect: Vec<(usize, u64)>,
-    unexpect: Vec<(usize, u64)>,
-}
-
-impl<I: Io> Work<I> {
-    pub(crate) fn run(self) {
-        for (tier, bytes) in self.expect {
-            self.gate.io.expect(tier, bytes);
-        }
-        for (leaving, reason, choice) in self.leaving {
-            leaving.evict(&reason, &choice);
-        }
-        for (tier, bytes) in self.unexpect {
-            self.gate.io.unexpect(tier, bytes);
-        }
-    }
-}
-
-impl<I: Io> Pending<I> {
-    pub(crate) fn new(
-        gate: &Arc<Gate<I>>,
-        asks: Vec<Ask<I::Model>>,
-        holder: Option<Arc<Holder>>,
-    ) -> Pending<I> {
-        let now_ns = gate.io.now_ns();
-        let mut books = gate.books();
-        let ticket = books.enqueue(holder.clone());
-        let tiers = books.accounts.len();
-        drop(books);
-        Pending {
-            gate: Arc::clone(gate),
-            admission: Admission::new(asks, ticket, now_ns),
-            holder,
-            expected: vec![0; tiers],
-            queued: true,
-            claims: None,
-        }
-    }
-
-    /// Asks once more, maybe for something else, in the place in the queue that it had.
-    pub(crate) fn ask_again(&mut self, asks: Vec<Ask<I::Model>>) {
-        drop(self.claims.take());
-        self.admission.asks = asks;
-        let mut books = self.gate.books();
-        books.dequeue(self.admission.ticket);
-        books.requeue(self.admission.ticket, self.holder.clone());
-        self.queued = true;
-        if self.expected.is_empty() {
-            self.expected = vec![0; books.accounts.len()];
-        }
-    }
-
-    /// The next step. Called under the lock, so that nothing is missed between it and a sleep.
-    pub(crate) fn step(&mut self, books: &mut Books<I>, in_a_hurry: bool) -> Step<I> {
-        if let Some(claims) = &self.claims {
-            return match claims.progress() {
-                Progress::Whole => Step::Done(Ok(())),
-                Progress::Failed(error) => Step::Done(Err(Denied::Load(error))),
-                Progress::AskAgain => Step::Done(Err(Denied::Retired)),
-                Progress::Loading => Step::Sleep {
-                    limit: None,
-                    for_room: false,
-                },
-            };
-        }
-        let now_ns = self.gate.io.now_ns();
-        let gate = Arc::clone(&self.gate);
-        match books.look(
-            &mut self.admission,
-            &gate.rules,
-            gate.policy.as_ref(),
-            now_ns,
-            in_a_hurry,
-        ) {
-            Look::Denied(denied) => Step::Done(Err(denied)),
-            Look::Granted(granted) => {
-                books.give_up(&mut self.admission);
-                self.queued = false;
-                // The next in the queue looks, once this lock is free.
-                self.gate.changed.notify_all();
-                std::mem::take(&mut books.wakers)
-                    .into_iter()
-                    .for_each(Waker::wake);
-                let loads = granted.loads(books.accounts.len());
-                let (claims, job) = Claims::new(&gate, granted);
-                self.claims = Some(claims);
-                // Each load takes its own part of what is expected.
-                let expected = std::mem::take(&mut self.expected);
-                match job {
-                    // All of it is there, or others load it.
-                    None => self.step(books, in_a_hurry),
-                    Some(mut job) => {
-                        job.expect(&loads, &expected);
-                        Step::Load(job)
-                    }
-                }
-            }
-            Look::Evict { leaving, expected } => {
-                let ticket = Some(self.admission.ticket);
-                let leaving = leaving
-                    .into_iter()
-                    .map(|(seat, reason, choice)| {
-                        (Leaving::begin(&gate, books, seat, ticket), reason, choice)
-                    })
-                    .collect();
-                let mut expect = Vec::new();
-                for (tier, bytes) in expected.into_iter().enumerate() {
-                    if bytes > self.expected[tier] {
-                        expect.push((tier, bytes - self.expected[tier]));
-                        self.expected[tier] = bytes;
-                    }
-                }
-                Step::Work(Work {
-                    gate,
-                    leaving,
-                    expect,
-                    unexpect: Vec::new(),
-                })
-            }
-            Look::Settle => Step::Sleep {
-                limit: None,
-                for_room: false,
-            },
-            Look::Wait { look_again_ns } => {
-                if self.expected.iter().any(|bytes| *bytes > 0) {
-                    // Nothing is kept while waiting, pages neither.
-                    return Step::Work(self.expect_nothing());
-                }
-                self.wait(books, look_again_ns, now_ns)
-            }
-        }
-    }
-
-    fn wait(&self, books: &mut Books<I>, look_again_ns: Option<u64>, now_ns: u64) -> Step<I> {
-        let mut until = look_again_ns;
-        if let (Some(after), Some((since, pins))) =
-            (self.gate.rules.deadlock_after_ns, books.stalled(now_ns))
-        {
-            let at = since.saturating_add(after);
-            if now_ns >= at && books.gives_way(self.admission.ticket) {
-                let (tier, asked) = books.shortage(&self.admission.asks, &self.gate.rules);
-                return Step::Done(Err(if pins > 0 {
-                    Denied::Deadlock { tier, asked }
-                } else {
-                    // Nobody is in the way: it is a budget that shrank.
-                    Denied::Exceeds { tier, asked }
-                }));
-            }
-            if now_ns < at {
-                until = Some(until.map_or(at, |until| until.min(at)));
-            }
-        }
-        Step::Sleep {
-            limit: until.map(|until| Duration::from_nanos(until.saturating_sub(now_ns).max(1))),
-            for_room: true,
-        }
-    }
-
-    fn expect_nothing(&mut self) -> Work<I> {
-        let expected = self.expected.iter_mut().enumerate();
-        let unexpect = expected
-            .map(|(tier, bytes)| (tier, std::mem::take(bytes)))
-            .filter(|(_, bytes)| *bytes > 0)
-            .collect();
-        Work {
-            gate: Arc::clone(&self.gate),
-            leaving: Vec::new(),
-            expect: Vec::new(),
-            unexpect,
-        }
-    }
-
-    /// Has this task woken at the next change.
-    pub(crate) fn wake_by(&self, books: &mut Books<I>, waker: &Waker) {
-        books.wakers.push(waker.clone());
-    }
-
-    /// Ends it, outside the lock, with what the last step said.
-    pub(crate) fn finish(
-        &mut self,
-        done: Result<(), Denied<I::Error>>,
-    ) -> Result<Grant<I::Model>, Denied<I::Error>> {
-        let claims = self.claims.take();
-        done?;
-        let Some(claims) = claims else {
-            return Err(Denied::Retired);
-        };
-        let grant = claims.keep();
-        if let Some(holder) = &self.holder {
-            holder.holds(grant.seats.len());
-        }
-        Ok(grant)
-    }
-
-    /// The refusal, with what it is short of.
-    pub(crate) fn refuse(
-        &self,
-        why: impl FnOnce(usize, u64) -> Denied<I::Error>,
-    ) -> Denied<I::Error> {
-        let books = self.gate.books();
-        let (tier, asked) = books.shortage(&self.admission.asks, &self.gate.rules);
-        drop(books);
-        why(tier, asked)
-    }
-}
-
-impl<I: Io> Drop for Pending<I> {
-    fn drop(&mut self) {
-        self.expect_nothing().run();
-        if self.queued {
-            let mut books = self.gate.books();
-            books.give_up(&mut self.admission);
-            self.gate.changed(books);
-        }
     }
 }

@@ -11,19 +11,24 @@
 //! | `admission` | a lease's way in: granted, after evictions, later, or never |
 //! | `plan` | what a lease needs, tier by tier |
 //! | `choice` | which models make room |
+//! | `drain` | nobody starves |
 //! | `loading`, `claims` | loads under way, and what an admitted lease holds of them |
 //! | `holder` | who holds leases, to tell a wait that cannot end |
-//! | `gate` | the lock, the waiting, and the order of it all |
+//! | `pending` | a lease on its way, for threads that sleep and tasks that are polled |
+//! | `leaving` | a model's way out |
+//! | `gate` | the lock, and the waiting |
 
 mod account;
 mod admission;
 mod choice;
 mod claims;
+mod drain;
 mod entry;
 mod gate;
 mod holder;
 mod leaving;
 mod loading;
+mod pending;
 mod pins;
 mod plan;
 
@@ -35,10 +40,11 @@ pub(crate) use admission::{Ask, Denied, Wait};
 pub(crate) use choice::Choice;
 pub(crate) use claims::{Route, Task};
 pub(crate) use entry::{Entry, Named, Seat};
-pub(crate) use gate::{Gate, Grant, Pending, Step};
+pub(crate) use gate::Gate;
 pub(crate) use holder::Holder;
 pub use leaving::Cleared;
 pub(crate) use loading::Loading;
+pub(crate) use pending::{Grant, Pending, Step};
 
 use crate::residency::{Impossible, Input, Phase};
 use plimsoll_events::EvictReason;

@@ -4,23 +4,27 @@
 //! verifies by checksum what is read from it. It says *simulated* wherever it appears. Its tensors
 //! are candle's CPU tensors over its own memory.
 
+mod syntax;
+mod transfer;
+mod weights;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
-use malloc_stats::{Metric, Size};
+use malloc_stats::Metric;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+pub use syntax::SimulatedSyntax;
+
 use super::{
-    Device, DeviceMemory, DeviceWeights, Fault, Held, Injection, Load, Piece, Source, Tier,
-    Unloaded, stream,
+    Device, DeviceMemory, DeviceWeights, Fault, Held, Injection, Load, Piece, Source, Tier, stream,
 };
-use crate::error::{Error, LoadError};
+use crate::error::LoadError;
 use crate::model::Model;
-use crate::storage::{Copies, HostWeights, Recycler, Region, Storage, WeightBytes};
+use crate::storage::{Recycler, Region, Storage};
+use transfer::Transfer;
 
 /// How much of the copy in RAM is transferred at a time.
 const CHUNK: usize = 4 << 20;
@@ -262,100 +266,6 @@ impl Device for Simulated {
     }
 }
 
-/// A load under way.
-struct Transfer<'a> {
-    device: &'a Simulated,
-    model: &'a Model,
-    region: Region,
-    sums: Vec<u64>,
-    /// The hash of the tensor that is being written.
-    hash: (usize, Xxh3),
-    fault: Option<Fault>,
-}
-
-impl Transfer<'_> {
-    fn take(&mut self, piece: Piece<'_>) -> Result<(), LoadError> {
-        self.suffer(&piece)?;
-        self.device
-            .pass_link(piece.bytes.len(), self.fault == Some(Fault::Slow));
-        self.region.write(piece.tensor, piece.offset, piece.bytes);
-        if self.hash.0 != piece.tensor {
-            self.hash = (piece.tensor, Xxh3::new());
-        }
-        self.hash.1.update(piece.bytes);
-        self.sums[piece.tensor] = self.hash.1.digest();
-        Ok(())
-    }
-
-    fn suffer(&mut self, piece: &Piece<'_>) -> Result<(), LoadError> {
-        let halfway = piece.tensor >= self.model.tensors().len() / 2;
-        match self.fault {
-            Some(Fault::Transfer) if halfway => Err(LoadError::Transfer {
-                device: self.device.name.clone(),
-                model: self.model.name().to_owned(),
-                tensor: self.model.tensors()[piece.tensor].name.to_string(),
-                offset: piece.offset as u64,
-                reason: "injected".to_owned(),
-            }),
-            Some(Fault::Stuck) if halfway => {
-                self.fault = None;
-                let mut state = self.device.inner.state();
-                state.stuck += 1;
-                let before = state.unstuck;
-                while state.unstuck == before {
-                    state = self
-                        .device
-                        .inner
-                        .unstuck
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-                state.stuck -= 1;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn finish(mut self, memory: Occupied) -> SimulatedWeights {
-        self.region.loaded();
-        SimulatedWeights {
-            device: self.device.name.clone(),
-            model: self.model.clone(),
-            weights: Box::new(HostWeights::over(
-                self.model,
-                self.region,
-                &Arc::new(Copies::default()),
-            )),
-            sums: self.sums.into(),
-            memory,
-        }
-    }
-}
-
-impl Simulated {
-    /// Waits until the link has taken so many bytes.
-    fn pass_link(&self, bytes: usize, slow: bool) {
-        let mut takes = self.link.latency;
-        if let Some(rate) = self.link.bytes_per_second {
-            takes += Duration::from_secs_f64(bytes as f64 / rate);
-        }
-        if slow {
-            takes = (takes * 10).max(Duration::from_millis(1 + (bytes >> 20) as u64));
-        }
-        if takes.is_zero() {
-            return;
-        }
-        let until = {
-            let mut state = self.inner.state();
-            let now = Instant::now();
-            let begin = state.link_free_at.map_or(now, |at| at.max(now));
-            *state.link_free_at.insert(begin + takes)
-        };
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-    }
-}
-
 /// Memory of a simulated device, taken until this is dropped.
 pub struct Occupied {
     inner: Arc<Inner>,
@@ -371,112 +281,5 @@ impl fmt::Debug for Occupied {
 impl Drop for Occupied {
     fn drop(&mut self) {
         self.inner.free(self.bytes);
-    }
-}
-
-/// Weights on a simulated device.
-#[derive(Debug)]
-struct SimulatedWeights {
-    device: String,
-    model: Model,
-    weights: Box<HostWeights>,
-    /// XXH3-64 of each tensor as it was written.
-    sums: Box<[u64]>,
-    memory: Occupied,
-}
-
-impl DeviceWeights for SimulatedWeights {
-    fn tensor(&self, index: usize) -> Result<Tensor, Error> {
-        drop(self.bytes(index)?);
-        self.weights.tensor(index)
-    }
-
-    fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
-        let bytes = self.weights.bytes(index)?;
-        let found = xxh3_64(&bytes);
-        if found == self.sums[index] {
-            return Ok(bytes);
-        }
-        Err(Error::Corrupt {
-            device: self.device.clone(),
-            model: self.model.name().to_owned(),
-            tensor: self.model.tensors()[index].name.to_string(),
-            expected: self.sums[index],
-            found,
-        })
-    }
-
-    fn unload(mut self: Box<Self>) -> Unloaded {
-        let unloaded = self.weights.unload();
-        let Some(held) = unloaded.held else {
-            // `memory` is freed as it is dropped.
-            return Unloaded {
-                returned_bytes: Some(self.memory.bytes),
-                ..unloaded
-            };
-        };
-        // Tensors hold a part of it, and the device has it back when they go.
-        let held: Arc<dyn Held> = Arc::from(held);
-        let bytes = held.bytes().min(self.memory.bytes);
-        self.memory.bytes -= bytes;
-        self.memory.inner.state().held.push(Arc::clone(&held));
-        Unloaded {
-            held: Some(Box::new(StillHeld(held))),
-            returned_bytes: Some(self.memory.bytes),
-            recycled_bytes: 0,
-        }
-    }
-}
-
-struct StillHeld(Arc<dyn Held>);
-
-impl Held for StillHeld {
-    fn bytes(&self) -> u64 {
-        self.0.bytes()
-    }
-
-    fn is_gone(&self) -> bool {
-        self.0.is_gone()
-    }
-}
-
-/// Why a text is no simulated device.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{}` is no simulated device: simulated:SIZE[,GBPS], such as simulated:8GiB or \
-     simulated:8GiB,25", text.escape_debug()
-)]
-pub struct SimulatedSyntax {
-    /// The text.
-    pub text: String,
-}
-
-impl FromStr for Simulated {
-    type Err = SimulatedSyntax;
-
-    fn from_str(text: &str) -> Result<Simulated, SimulatedSyntax> {
-        let syntax = || SimulatedSyntax {
-            text: text.to_owned(),
-        };
-        let spec = text.strip_prefix("simulated:").ok_or_else(syntax)?;
-        let (size, rate) = match spec.split_once(',') {
-            Some((size, rate)) => (size, Some(rate)),
-            None => (spec, None),
-        };
-        let Size(bytes) = size.parse().map_err(|_| syntax())?;
-        let bytes_per_second = match rate {
-            None => None,
-            Some(rate) => {
-                let rate: f64 = rate.parse().map_err(|_| syntax())?;
-                if !((0.001..=10_000.0).contains(&rate)) {
-                    return Err(syntax());
-                }
-                Some(rate * 1e9)
-            }
-        };
-        Ok(Simulated::new(bytes).link(Link {
-            bytes_per_second,
-            ..Link::default()
-        }))
     }
 }
