@@ -146,11 +146,20 @@ impl<I: Io> Gate<I> {
         self.changed(books);
     }
 
-    /// Announces a waiter, for as long as the result lives. To be called before the last look at
-    /// whatever is waited for.
-    pub(super) fn waiting(&self) -> Waiting<'_> {
+    /// Announces a waiter, a thread or a task. To be called before the last look at whatever is
+    /// waited for.
+    pub(super) fn announce(&self) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        Waiting(&self.waiters)
+    }
+
+    pub(super) fn renounce(&self) {
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Announces a waiter for as long as the result lives.
+    pub(super) fn waiting(&self) -> Waiting<'_, I> {
+        self.announce();
+        Waiting(self)
     }
 
     /// Sleeps until something changed, or for so long.
@@ -185,7 +194,6 @@ impl<I: Io> Gate<I> {
         pending: &mut Pending<I>,
         wait: Wait,
     ) -> Result<Grant<I::Model>, Denied<I::Error>> {
-        let _waiting = self.waiting();
         let in_a_hurry = matches!(wait, Wait::Never);
         loop {
             let mut books = self.books();
@@ -233,10 +241,10 @@ impl<I: Io> Gate<I> {
 }
 
 /// A waiter, announced.
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+pub(super) struct Waiting<'a, I: Io>(&'a Gate<I>);
 
-impl Drop for Waiting<'_> {
+impl<I: Io> Drop for Waiting<'_, I> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.renounce();
     }
 }

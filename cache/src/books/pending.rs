@@ -82,6 +82,7 @@ impl<I: Io> Pending<I> {
         holder: Option<Arc<Holder>>,
     ) -> Pending<I> {
         let now_ns = gate.io.now_ns();
+        gate.announce();
         let mut books = gate.books();
         let ticket = books.enqueue(holder.clone());
         let tiers = books.accounts.len();
@@ -274,5 +275,6 @@ impl<I: Io> Drop for Pending<I> {
             books.give_up(&mut self.admission);
             self.gate.changed(books);
         }
+        self.gate.renounce();
     }
 }
