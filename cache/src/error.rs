@@ -172,8 +172,8 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
-    /// A device was given twice.
-    #[error("the device {device} was given twice")]
+    /// A device was given twice, or two that events could not tell apart.
+    #[error("there are two devices `{device}`; give each once, and each a name of its own")]
     Twice {
         /// Its name.
         device: String,

@@ -197,7 +197,10 @@ impl Builder {
         let mut devices: Vec<Arc<dyn Device>> = vec![Arc::clone(&ram) as Arc<dyn Device>];
         let mut budgets = vec![self.ram];
         for (device, budget) in self.devices {
-            if devices.iter().any(|known| known.tier() == device.tier()) {
+            let is_same = |known: &Arc<dyn Device>| {
+                known.tier() == device.tier() || known.name() == device.name()
+            };
+            if devices.iter().any(is_same) {
                 return Err(BuildError::Twice {
                     device: device.name().to_owned(),
                 });

@@ -83,10 +83,15 @@ pub(super) struct Keeper {
     gate: Weak<Gate>,
     watch: Option<Stopper>,
     threads: Vec<JoinHandle<()>>,
+    /// A forked child has none of the threads, and must not wait for them.
+    process: u32,
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
         if let Some(watch) = &self.watch {
             watch.stop();
         }
@@ -110,6 +115,7 @@ impl Keeper {
             gate: Arc::downgrade(gate),
             watch: None,
             threads: Vec::new(),
+            process: std::process::id(),
         };
         let follows = duties.budgets.any();
         if duties.keep_alive.is_zero() && duties.reclaim == Reclaim::None && !follows {
