@@ -59,3 +59,8 @@ pub use lease::{Lease, Leased};
 pub use model::Model;
 pub use observe::LoadObserver;
 pub use storage::{Storage, WeightBytes};
+
+/// Compiles what the book says about embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Embedding;

@@ -134,3 +134,27 @@ fn minor_faults() -> u64 {
     assert_eq!(code, 0);
     usage.ru_minflt as u64
 }
+
+#[test]
+fn a_child_drops_a_cache_without_waiting_for_threads_that_it_has_not() {
+    let _turn = turn();
+    let folder = Folder::new();
+    let model = folder.model("a", MIB);
+    let (cache, _) = cache(|builder| {
+        builder
+            .ram(plimsoll_cache::Budget::auto())
+            .keep_alive(std::time::Duration::from_secs(3600))
+    });
+    let lease = cache.lease([&model]).unwrap();
+    let shared = std::mem::ManuallyDrop::new((cache, lease));
+    let dropped = in_a_child(|| {
+        // SAFETY: in the child these are the only handles, and they are not used again.
+        drop(unsafe { std::ptr::read(&*shared) });
+        true
+    });
+    assert_eq!(dropped, Ok(true));
+    let (cache, lease) = std::mem::ManuallyDrop::into_inner(shared);
+    verify(&lease, &model);
+    drop(lease);
+    verify(&cache.lease([&model]).unwrap(), &model);
+}

@@ -206,17 +206,15 @@ impl<I: Io> Books<I> {
             let staging = staged.map(|seat| seat.charge().min(LEAST_STAGING)).max();
             let beyond = (0..self.accounts.len()).find_map(|tier| {
                 let account = &self.accounts[tier];
-                if let (RAM, Some(staging)) = (tier, staging)
-                    && staging > account.ceiling
-                {
-                    return Some((tier, staging));
-                }
+                let staging = staging.filter(|_| tier == RAM).unwrap_or(0);
                 let mut new = seats.iter().filter(absent).map(|seat| seat.tier);
-                if working[tier] == 0 && !new.any(|one| one == tier) {
+                if staging == 0 && working[tier] == 0 && !new.any(|one| one == tier) {
                     // What is there already may be leased, whatever became of the budget.
                     return None;
                 }
-                let all = asked[tier].saturating_add(working[tier].saturating_sub(account.reserve));
+                let all = asked[tier]
+                    .saturating_add(staging)
+                    .saturating_add(working[tier].saturating_sub(account.reserve));
                 // A sum that saturates fits no memory, whatever the budget.
                 (all > account.ceiling || all == u64::MAX).then_some((tier, all))
             });

@@ -66,7 +66,8 @@ impl<I: Io> Gate<I> {
     #[must_use]
     pub(super) fn notify(&self, books: &mut Books<I>) -> Vec<Waker> {
         self.changed.notify_all();
-        std::mem::take(&mut books.wakers)
+        let wakers = std::mem::take(&mut books.wakers);
+        wakers.into_values().collect()
     }
 
     /// Wakes whoever waits, if anyone does. The lock is taken so that none is between its look and
@@ -82,26 +83,34 @@ impl<I: Io> Gate<I> {
         self.changed(self.books());
     }
 
-    /// Has tasks woken after a while even if nothing happens: by a thread that sleeps for all.
-    pub(crate) fn wake_after(self: &Arc<Self>, books: &mut Books<I>, limit: Option<Duration>) {
+    /// Has tasks woken after a while even if nothing happens: by a thread that sleeps for all. Takes
+    /// the lock with it, since where no thread can be had the sleep is done here.
+    pub(crate) fn wake_after(
+        self: &Arc<Self>,
+        mut books: MutexGuard<'_, Books<I>>,
+        limit: Option<Duration>,
+    ) {
         let any_held = books.accounts.iter().any(Account::any_held);
-        let Some(limit) = limit.or(any_held.then_some(LOOK_AGAIN)) else {
+        let look_again = any_held.then_some(LOOK_AGAIN);
+        let limits = limit.into_iter().chain(look_again);
+        let Some(at) = limits.min().map(|limit| Instant::now() + limit) else {
             return;
         };
-        let limit = if any_held {
-            limit.min(LOOK_AGAIN)
-        } else {
-            limit
-        };
-        if std::mem::replace(&mut books.alarm, true) {
+        if books.alarm.is_some_and(|alarm| alarm <= at) {
             return;
         }
+        books.alarm = Some(at);
+        drop(books);
         let gate = Arc::downgrade(self);
         self.io.spawn(Box::new(move || {
-            std::thread::sleep(limit);
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
             if let Some(gate) = gate.upgrade() {
-                gate.books().alarm = false;
-                gate.wake_tasks();
+                let mut books = gate.books();
+                // An earlier one may have been set since.
+                if books.alarm == Some(at) {
+                    books.alarm = None;
+                }
+                gate.changed(books);
             }
         }));
     }

@@ -32,7 +32,7 @@ mod pending;
 mod pins;
 mod plan;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub(crate) use account::{Account, Remains};
@@ -130,9 +130,10 @@ pub(crate) struct Books<I: Io> {
     /// Since when models are drained for the first in the queue.
     draining_since: Option<u64>,
     stalled_since: Option<u64>,
-    wakers: Vec<std::task::Waker>,
-    /// A thread sleeps to wake tasks after a while.
-    alarm: bool,
+    /// Of tasks that wait, by ticket: one each, however often it is polled.
+    wakers: BTreeMap<u64, std::task::Waker>,
+    /// When a thread that sleeps for tasks will wake them.
+    alarm: Option<std::time::Instant>,
 }
 
 struct Record<I: Io> {
@@ -164,8 +165,8 @@ impl<I: Io> Books<I> {
             moving: 0,
             draining_since: None,
             stalled_since: None,
-            wakers: Vec::new(),
-            alarm: false,
+            wakers: BTreeMap::new(),
+            alarm: None,
         }
     }
 

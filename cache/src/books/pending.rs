@@ -233,9 +233,11 @@ impl<I: Io> Pending<I> {
         }
     }
 
-    /// Has this task woken at the next change.
-    pub(crate) fn wake_by(&self, books: &mut Books<I>, waker: &Waker) {
-        books.wakers.push(waker.clone());
+    /// Has this task woken at the next change. Returns the waker that this one replaces, to be
+    /// dropped outside the lock.
+    #[must_use = "what a waker drops may take the lock"]
+    pub(crate) fn wake_by(&self, books: &mut Books<I>, waker: &Waker) -> Option<Waker> {
+        books.wakers.insert(self.admission.ticket, waker.clone())
     }
 
     /// Ends it, outside the lock, with what the last step said.
@@ -270,11 +272,16 @@ impl<I: Io> Pending<I> {
 impl<I: Io> Drop for Pending<I> {
     fn drop(&mut self) {
         self.expect_nothing().run();
+        let mut books = self.gate.books();
+        let waker = books.wakers.remove(&self.admission.ticket);
         if self.queued {
-            let mut books = self.gate.books();
             books.give_up(&mut self.admission);
             self.gate.changed(books);
+        } else {
+            drop(books);
         }
+        // What a waker drops may take the lock.
+        drop(waker);
         self.gate.renounce();
     }
 }

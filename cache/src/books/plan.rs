@@ -101,6 +101,7 @@ impl<I: Io> Books<I> {
             }
         }
         plan.loads.sort_by_key(|(seat, _)| seat.tier);
+        self.plan_staging(&mut plan, rules);
         plan
     }
 
@@ -137,16 +138,29 @@ impl<I: Io> Books<I> {
             plan.sources.push(in_ram);
             plan.loads.push((seat, Route::Ram));
         } else {
-            let staging = self.staging(rules).min(seat.charge());
-            plan.staging = plan.staging.max(staging);
-            plan.loads.push((seat, Route::Stream { staging }));
+            plan.loads.push((seat, Route::Stream { staging: 0 }));
         }
     }
 
-    /// What a transfer is staged through: less where the budget of RAM is small.
-    fn staging(&self, rules: &Rules) -> u64 {
-        let fits = self.accounts[RAM].budget / 2;
-        rules.staging.min(fits.max(LEAST_STAGING))
+    /// Sizes what transfers are staged through: less where RAM has little besides what the lease
+    /// holds there itself.
+    fn plan_staging(&self, plan: &mut Plan<I::Model>, rules: &Rules) {
+        let streamed = plan.loads.iter().filter_map(|(seat, route)| {
+            matches!(route, Route::Stream { .. }).then_some(seat.charge())
+        });
+        let Some(largest) = streamed.max() else {
+            return;
+        };
+        let seats = plan.seats.iter().chain(&plan.sources);
+        let in_ram = seats.filter(|seat| seat.tier == RAM).map(Seat::charge);
+        let own = in_ram.fold(0, u64::saturating_add);
+        let spare = self.accounts[RAM].budget.saturating_sub(own);
+        plan.staging = rules.staging.min(spare.max(LEAST_STAGING)).min(largest);
+        for (_, route) in &mut plan.loads {
+            if let Route::Stream { staging } = route {
+                *staging = plan.staging;
+            }
+        }
     }
 
     /// What a plan needs in a tier beyond what is free there.

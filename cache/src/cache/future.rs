@@ -85,7 +85,8 @@ impl Future for LeaseFuture {
             };
             let mut books = shared.gate.books();
             if busy.load(Ordering::Acquire) {
-                one.wake_by(&mut books, context.waker());
+                let replaced = one.wake_by(&mut books, context.waker());
+                drop((books, replaced));
                 return Poll::Pending;
             }
             let work: Box<dyn FnOnce() + Send> = match one.step(&mut books, false) {
@@ -100,16 +101,16 @@ impl Future for LeaseFuture {
                     continue;
                 }
                 Step::Sleep { limit, .. } => {
-                    one.wake_by(&mut books, context.waker());
-                    shared.gate.wake_after(&mut books, limit);
+                    let _replaced = one.wake_by(&mut books, context.waker());
+                    shared.gate.wake_after(books, limit);
                     return Poll::Pending;
                 }
                 Step::Work(work) => Box::new(move || work.run()),
                 Step::Load(job) => Box::new(move || job.run()),
             };
             busy.store(true, Ordering::Release);
-            one.wake_by(&mut books, context.waker());
-            drop(books);
+            let replaced = one.wake_by(&mut books, context.waker());
+            drop((books, replaced));
             let done = Done {
                 busy: Arc::clone(busy),
                 shared: Arc::clone(shared),

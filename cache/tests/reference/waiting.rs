@@ -34,6 +34,11 @@ impl Waiting {
         }
     }
 
+    /// Whether it names no second choice.
+    pub fn is_simple(&self) -> bool {
+        self.asks.iter().all(|ask| ask.tiers.len() == 1)
+    }
+
     /// Polls it if it was woken: whoever waits for a wake that never comes is not helped.
     pub fn poll(&mut self) -> Option<Result<Lease, Error>> {
         if !self.woken.0.swap(false, Ordering::SeqCst) {

@@ -22,7 +22,7 @@ const MOST_WAITING: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Ask {
     model: usize,
-    tiers: Vec<usize>,
+    pub tiers: Vec<usize>,
     working: u64,
 }
 
@@ -198,7 +198,8 @@ impl World {
                 let fetched = self.cache.prefetch(self.models[model].on(tier)).wait();
                 self.expect_faults_only(&fetched);
             }
-            85..87 => {
+            // A lease that falls back when memory fails asks for less from then on.
+            85..87 if self.waiting.iter().all(Waiting::is_simple) => {
                 let faults = [Fault::Transfer, Fault::OutOfMemory];
                 self.device.inject(faults[random.below(2)]);
                 self.faults += 1;
@@ -211,7 +212,10 @@ impl World {
                     .unwrap();
             }
             91..96 if self.waiting.len() < MOST_WAITING => {
-                let asks = self.asks(random);
+                let mut asks = self.asks(random);
+                if self.faults > 0 {
+                    asks.iter_mut().for_each(|ask| ask.tiers.truncate(1));
+                }
                 let future = self.cache.lease_async(self.wanted(&asks));
                 self.waiting.push(Waiting::new(asks, future));
             }
