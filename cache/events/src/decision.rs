@@ -184,10 +184,14 @@ pub struct BudgetChange {
     /// The budget before, bytes; absent for the first one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub was_bytes: Option<u64>,
-    /// The budget now, bytes: counted + unused + reclaimable − reserve.
+    /// The budget now, bytes: counted + unused + reclaimable + working − reserve.
     pub budget_bytes: u64,
     /// What the cache itself has there, bytes.
     pub counted_bytes: u64,
+    /// Declared working memory that seems to be in use: what everything else has grown by since
+    /// none was declared. The reserve is for it.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub working_bytes: u64,
     /// What nobody uses below the tightest bound.
     pub unused: Metric,
     /// Page cache below the same bound that the kernel could drop; it is no free memory.

@@ -61,6 +61,11 @@ pub(crate) struct Work<I: Io> {
 }
 
 impl<I: Io> Work<I> {
+    /// Whether it wakes tasks and no more.
+    pub(crate) fn is_light(&self) -> bool {
+        self.leaving.is_empty() && self.unexpect.is_empty()
+    }
+
     pub(crate) fn run(self) {
         self.wakers.into_iter().for_each(Waker::wake);
         for (tier, bytes) in self.expect {

@@ -47,12 +47,19 @@ impl Found {
         }
     }
 
-    /// The budget, where the cache itself has `counted` bytes there.
-    fn budget(&self, counted: u64, reserve: u64) -> u64 {
+    /// What could be had.
+    fn free(&self) -> u64 {
         let parts = [self.unused, self.reclaimable];
         let there = parts.iter().filter_map(|part| part.bytes());
-        there
-            .fold(counted, u64::saturating_add)
+        there.fold(0, u64::saturating_add)
+    }
+
+    /// The budget, where the cache itself has `counted` bytes there and the program uses `working`
+    /// bytes that it had declared.
+    fn budget(&self, counted: u64, working: u64, reserve: u64) -> u64 {
+        self.free()
+            .saturating_add(counted)
+            .saturating_add(working)
             .saturating_sub(reserve)
     }
 }
@@ -70,6 +77,24 @@ pub(super) struct Followed {
     tier: usize,
     reserve: u64,
     follower: Follower,
+    /// What everything else took when no working memory was declared, bytes.
+    idle_others: Option<u64>,
+}
+
+impl Followed {
+    /// How much of the declared working memory is in use, by what everything else has grown since
+    /// none was declared: the reserve is there for it, and must not be left free besides.
+    fn working_in_use(&mut self, found: &Found, counted: u64, declared: u64) -> u64 {
+        let others = found
+            .total
+            .saturating_sub(found.free())
+            .saturating_sub(counted);
+        if declared == 0 {
+            self.idle_others = Some(others);
+        }
+        let idle = *self.idle_others.get_or_insert(others);
+        others.saturating_sub(idle).min(declared)
+    }
 }
 
 /// Finds out what a tier begins with.
@@ -97,13 +122,14 @@ pub(super) fn start(tier: usize, device: &dyn Device, budget: Budget) -> Result<
             };
             let reserve = budget.reserve.unwrap_or(default);
             Ok(Start {
-                budget: found.budget(0, reserve),
+                budget: found.budget(0, 0, reserve),
                 ceiling: found.total.saturating_sub(reserve),
                 reserve,
                 followed: Some(Followed {
                     tier,
                     reserve,
                     follower: Follower::default(),
+                    idle_others: None,
                 }),
             })
         }
@@ -215,8 +241,9 @@ impl Budgets {
             let Ok(found) = find(one.tier, device) else {
                 continue;
             };
-            let counted = gate.counted(one.tier);
-            let measured = found.budget(counted, one.reserve);
+            let (counted, declared) = gate.counted(one.tier);
+            let working = one.working_in_use(&found, counted, declared);
+            let measured = found.budget(counted, working, one.reserve);
             let Some(budget) = one.follower.next(measured, now_ns) else {
                 continue;
             };
@@ -227,6 +254,7 @@ impl Budgets {
                 was_bytes: was.replace(budget),
                 budget_bytes: budget,
                 counted_bytes: counted,
+                working_bytes: working,
                 unused: found.unused,
                 reclaimable: found.reclaimable,
                 reserve_bytes: one.reserve,
@@ -243,15 +271,19 @@ impl Budgets {
 
 impl Gate {
     /// The bytes of a tier that the cache has for sure: what counts, less what has not arrived, and
-    /// what is kept for loads under way.
-    fn counted(&self, tier: usize) -> u64 {
+    /// what is kept for loads under way. With the working memory that leases have declared.
+    fn counted(&self, tier: usize) -> (u64, u64) {
         let kept = self.io.devices[tier].kept_bytes();
-        let used = self.books().accounts[tier].used();
+        let (used, declared) = {
+            let books = self.books();
+            let account = &books.accounts[tier];
+            (account.used(), account.working_bytes())
+        };
         let arriving = if tier == RAM {
             self.io.arriving.load(Ordering::Relaxed)
         } else {
             0
         };
-        used.saturating_sub(arriving).saturating_add(kept)
+        (used.saturating_sub(arriving).saturating_add(kept), declared)
     }
 }

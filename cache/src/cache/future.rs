@@ -105,6 +105,11 @@ impl Future for LeaseFuture {
                     shared.gate.wake_after(books, limit);
                     return Poll::Pending;
                 }
+                Step::Work(work) if work.is_light() => {
+                    drop(books);
+                    work.run();
+                    continue;
+                }
                 Step::Work(work) => Box::new(move || work.run()),
                 Step::Load(job) => Box::new(move || job.run()),
             };
