@@ -202,7 +202,10 @@ impl<I: Io> Books<I> {
                 }
             }
             let absent = |seat: &&Seat<I::Model>| self.phase(seat) == Phase::Absent;
-            let staged = seats.iter().filter(absent).filter(|seat| seat.tier != RAM);
+            let staged = seats.iter().filter(absent).filter(|seat| {
+                let in_ram = Seat::new(&seat.entry, RAM);
+                seat.tier != RAM && self.phase(&in_ram) == Phase::Absent && !seats.contains(&in_ram)
+            });
             let staging = staged.map(|seat| seat.charge().min(LEAST_STAGING)).max();
             let beyond = (0..self.accounts.len()).find_map(|tier| {
                 let account = &self.accounts[tier];
