@@ -13,6 +13,7 @@ use plimsoll_tui::report;
 use super::{Done, FAILED};
 use crate::output::{Output, complain};
 use crate::run::models::{self, Source};
+use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
 use crate::run::{Churning, INTERRUPTED, Plan, Recording, Touch, drive, workload};
 use crate::synthetic;
 
@@ -24,12 +25,26 @@ Examples:
   plimsoll run --models ~/models --ram 8GiB --workload zipf
   plimsoll run --profile jemalloc-purge --storage heap --churn
   plimsoll run --synthetic six --ram 1200MiB --workload cyclic --steps 18 --churn --storage heap
+  plimsoll run --device simulated:1GiB,25 --ram auto        on a device, at 25 GB/s
+  plimsoll run --device simulated:1GiB --inject transfer:5  every fifth load fails halfway
   plimsoll run --record trace.jsonl && plimsoll replay trace.jsonl
   plimsoll run --clean                                      remove the models it made
 
 A workload file has one JSON object a line:
   {\"lease\":[\"m0\",\"m1\"],\"on\":\"cpu\",\"hold_ms\":20,\"at_ms\":0}
-`lease` names file stems; `on`, `hold_ms` and `at_ms` may be left out.
+`lease` names file stems; `on`, `hold_ms` and `at_ms` may be left out. `on` takes cpu, or device,
+which is what --device names and what a lease is asked for on where nothing is said.
+
+A simulated device is memory of this host that behaves like a device's: it has SIZE of its own,
+takes GBPS gigabytes a second, verifies what it is given, and can be made to fail. What is measured
+on it says `simulated`.
+
+Faults to inject, each at every load of the device, or with :N at every Nth:
+  oom       the device says that it has no memory
+  transfer  a transfer fails halfway
+  slow      transfers take ten times as long, and 1 ms for each MiB at least
+  stuck     a transfer stands still; leases give up after 2 s, and then it goes on
+  read      a read of a file fails, with :N every Nth read; on any device
 
 Churn does to the heap what loaders do, by a seeded recipe: around each tensor a staging buffer of
 twice its size, and a metadata block of 32 to 256 bytes that stays to the end; after each step 96
@@ -61,9 +76,35 @@ pub(crate) struct Run {
     /// The allocator profile: a built-in one, or a file
     #[arg(long, value_name = "NAME|FILE", default_value = builtin::DEFAULT)]
     profile: String,
-    /// The RAM budget, such as 1200MiB or 8GB [default: 60 % of the set, at least its largest]
+    /// The RAM budget, such as 1200MiB, or auto: what the machine and its cgroups leave, as that
+    /// changes [default: 60 % of the set, at least its largest]
+    #[arg(long, value_name = "auto|SIZE")]
+    ram: Option<Limit>,
+    /// Where models are leased: cpu, or simulated:SIZE[,GBPS]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
+    /// The device's budget, or auto: what it says is free, less --working-memory [default: all of
+    /// its memory, less --working-memory]
+    #[arg(long, value_name = "auto|SIZE")]
+    vram: Option<Limit>,
+    /// What each lease will need besides weights, on its device
     #[arg(long, value_name = "SIZE")]
-    ram: Option<Size>,
+    working_memory: Option<Size>,
+    /// Whether a model stays in RAM once the device has it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "yes|no",
+        default_value = "yes",
+        hide_possible_values = true
+    )]
+    keep_ram_copy: Keep,
+    /// Evict what nobody leased for so long, such as 500ms, 30s or 5m; 0 keeps it for ever
+    #[arg(long, value_name = "DURATION", default_value = "0")]
+    keep_alive: KeepAlive,
+    /// Have things go wrong (see below); may be given more than once
+    #[arg(long, value_name = "FAULT[:N]")]
+    inject: Vec<Inject>,
     /// Where weights are kept: heap or anonymous
     #[arg(long, value_name = "STORAGE", default_value_t)]
     storage: Storage,
@@ -94,6 +135,13 @@ pub(crate) struct Run {
     /// Remove the models that `run` made, and do nothing else
     #[arg(long, exclusive = true)]
     clean: bool,
+}
+
+/// A yes or a no, as the command line says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Keep {
+    Yes,
+    No,
 }
 
 /// How deep snapshots look, as the command line says it.
@@ -136,6 +184,18 @@ pub(crate) fn run(options: &Run) -> Done {
     // Before anything else: it may execute this program again.
     plimsoll_profiles::apply(&profile)?;
     let settle = settle(options.settle)?;
+    let mut tiers = Tiers {
+        ram: options.ram.unwrap_or(Limit::Fixed(0)),
+        place: options.device.clone(),
+        vram: options.vram,
+        working: options.working_memory.map_or(0, |size| size.0),
+        keep_ram_copy: options.keep_ram_copy == Keep::Yes,
+        keep_alive: options.keep_alive.0,
+        inject: options.inject.clone(),
+    };
+    if let Some(fault) = tiers.fault() {
+        return Err(fault.into());
+    }
     let source = match &options.models {
         Some(path) => Source::Found(models::open(path)?),
         None => {
@@ -156,14 +216,14 @@ pub(crate) fn run(options: &Run) -> Done {
         .map(Recording::begin)
         .transpose()?;
     let models = source.models(&output)?;
-    let budget = options
-        .ram
-        .map_or_else(|| default_budget(&models, options.storage), |size| size.0);
+    if options.ram.is_none() {
+        tiers.ram = Limit::Fixed(default_budget(&models, options.storage));
+    }
     let plan = Plan {
         profile,
         models,
         steps,
-        budget,
+        tiers,
         storage: options.storage,
         churning: if options.churn_only {
             Churning::Only

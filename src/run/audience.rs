@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -60,6 +60,8 @@ pub(crate) struct Audience {
     report: Mutex<Report>,
     /// Errors that were shown in full.
     shown: Mutex<HashSet<String>>,
+    /// Whether the columns of the lines were named.
+    headed: AtomicBool,
     recorder: Option<Recording>,
     output: Output,
     bar: ProgressBar,
@@ -70,6 +72,7 @@ impl Audience {
         Audience {
             report: Mutex::new(Report::new()),
             shown: Mutex::default(),
+            headed: AtomicBool::new(false),
             recorder,
             output,
             bar,
@@ -82,6 +85,13 @@ impl Audience {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The run did not come about: its recording goes again.
+    pub(crate) fn forget(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.used.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Why the recording is incomplete, if it is.
@@ -128,8 +138,13 @@ impl Sink for Audience {
         };
         if let Some(line) = line {
             // A reader that has gone away ends the run when the report is printed, not here.
+            let heading = if self.headed.swap(true, Ordering::Relaxed) {
+                String::new()
+            } else {
+                decision::heading(&self.output.paint) + "\n"
+            };
             self.bar.suspend(|| {
-                let _ = self.output.text(&format!("{line}\n"));
+                let _ = self.output.text(&format!("{heading}{line}\n"));
             });
         }
     }
@@ -146,10 +161,13 @@ pub(crate) fn bar(len: u64, what: &'static str) -> ProgressBar {
     bar
 }
 
-/// Watches loads from inside: moves the bar, and churns where that is asked for.
+/// Watches loads from inside: moves the bar, and churns and has reads fail where that is asked for.
 pub(crate) struct Watcher {
     pub(crate) bar: ProgressBar,
     pub(crate) churn: Option<Arc<Churn>>,
+    /// Reads whose number, from 1, is a multiple of any of these fail.
+    pub(crate) failing_reads: Vec<u64>,
+    pub(crate) reads: AtomicU64,
 }
 
 impl LoadObserver for Watcher {
@@ -163,6 +181,16 @@ impl LoadObserver for Watcher {
         if let Some(churn) = &self.churn {
             churn.after_tensor(model, tensor);
         }
+    }
+
+    fn before_read(&self, _: &Path, _: u64, _: u64) -> std::io::Result<()> {
+        // Only the number counts, and nothing is ordered by it.
+        let number = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut failing = self.failing_reads.iter();
+        if failing.any(|every| number.is_multiple_of(*every)) {
+            return Err(std::io::Error::other("input/output error (injected)"));
+        }
+        Ok(())
     }
 
     fn bytes_read(&self, bytes: u64) {

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use malloc_stats::limits::Limits;
-use malloc_stats::{Reader, Size};
-use plimsoll_cache::{Cache, Lease, Model};
-use plimsoll_events::{Closed, Kind, Memory, ModelSeen, Opened, Point, Report, Sample, Stream};
-use plimsoll_tui::decision;
+use malloc_stats::Reader;
+use plimsoll_cache::device::Device;
+use plimsoll_cache::{Cache, Error, Lease, Model, Tier};
+use plimsoll_events::{Closed, Kind, Memory, Point, Report, Sample, Stream, TierPicture};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::audience::{Audience, Recording, Watcher, bar};
 use super::churn::Churn;
-use super::workload::Step;
-use super::{Churning, Plan, Touch, touch};
+use super::workload::{On, Step};
+use super::{Churning, Plan, Touch, opening, touch};
 use crate::output::{Output, complain};
 
 /// How a run ended.
@@ -27,6 +26,12 @@ pub(crate) struct Outcome {
 
 /// How often a wait looks whether it is to end.
 const LISTEN: Duration = Duration::from_millis(50);
+
+/// How long a lease is waited for where transfers are made to stand still.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The most of RAM that a cache takes to stage a transfer.
+const MOST_STAGED: u64 = 8 << 20;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,18 +51,30 @@ pub(crate) fn drive(
     let watcher = Watcher {
         bar: bar.clone(),
         churn: churn.clone(),
+        failing_reads: plan.tiers.failing_reads(),
+        reads: AtomicU64::new(0),
     };
-    let cache = Cache::builder()
-        .ram(plan.budget)
+    let mut builder = Cache::builder();
+    if plan.churning != Churning::Only {
+        builder = plan.tiers.build_on(builder);
+    }
+    // First of all, since a cache tells of its budgets as soon as it is there.
+    let opened = opening::opened(plan, allocator.clone(), reader.allocator_name());
+    stream.emit(Kind::Opened(Box::new(opened)));
+    let cache = builder
         .storage(plan.storage)
         .snapshots(plan.snapshots)
         .reclaim(plan.profile.reclaim)
         .observer(Arc::new(watcher))
         .stream(stream.clone())
-        .allocator(allocator.clone())
-        .build()?;
-    if !output.json {
-        output.text(&(decision::heading(&output.paint) + "\n"))?;
+        .allocator(allocator)
+        .build()
+        .inspect_err(|_| audience.forget())?;
+    if let Some(text) = opening::beyond_the_limits(plan) {
+        if output.json {
+            complain(&format!("warning: {text}"));
+        }
+        stream.emit(Kind::Note { text });
     }
     let mut run = Running {
         plan,
@@ -69,10 +86,8 @@ pub(crate) fn drive(
         started: Instant::now(),
         checksums: BTreeMap::new(),
         read: Vec::new(),
-        quiet: output.json,
         interrupted: Arc::clone(&interrupted),
     };
-    run.open(allocator);
     forget_peak();
     run.sample(Point::Baseline);
     let mut leased_bytes = 0_u64;
@@ -126,6 +141,13 @@ fn expected_bytes(plan: &Plan) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }
 
+/// Whether a transfer of so many bytes to a device could be staged in RAM beside what is pinned
+/// there, or never will.
+fn can_stage(ram: &TierPicture, bytes: u64) -> bool {
+    let staged = bytes.min(MOST_STAGED).min(ram.budget_bytes / 2);
+    staged <= ram.budget_bytes.saturating_sub(ram.pinned_bytes)
+}
+
 struct Running<'a> {
     plan: &'a Plan,
     stream: Stream,
@@ -138,84 +160,15 @@ struct Running<'a> {
     checksums: BTreeMap<String, String>,
     /// The checksum of each lease's models, in order.
     read: Vec<u8>,
-    /// Whether notes are not printed as they come.
-    quiet: bool,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Running<'_> {
-    fn open(&self, allocator: malloc_stats::Allocator) {
-        let plan = self.plan;
-        let cached = plan.churning != Churning::Only;
-        let mut options = BTreeMap::from([
-            ("workload".to_owned(), plan.workload.clone()),
-            ("steps".to_owned(), plan.steps.len().to_string()),
-            ("seed".to_owned(), plan.seed.to_string()),
-            ("touch".to_owned(), plan.touch.to_string()),
-            (
-                "settle".to_owned(),
-                format!("{} s", plan.settle.as_secs_f64()),
-            ),
-        ]);
-        if plan.churning != Churning::None {
-            let churn = if cached { "beside" } else { "only" };
-            options.insert("churn".to_owned(), churn.to_owned());
-        }
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let opened = Opened {
-            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-            pid: std::process::id(),
-            program: concat!("plimsoll ", env!("CARGO_PKG_VERSION")).to_owned(),
-            profile: plan.profile.name.clone(),
-            allocator_name: self.reader.allocator_name(),
-            allocator: Some(allocator),
-            storage: plan.storage.to_string(),
-            budget_bytes: cached.then_some(plan.budget),
-            options,
-            models: plan
-                .models
-                .iter()
-                .map(|model| ModelSeen {
-                    name: model.name().to_owned(),
-                    bytes: model.bytes(),
-                    tensors: model.tensors().len() as u64,
-                })
-                .collect(),
-        };
-        self.stream.emit(Kind::Opened(Box::new(opened)));
-        if cached {
-            self.warn_of_limits();
-        }
-    }
-
-    /// A budget above what the limits leave is an out-of-memory kill in waiting.
-    fn warn_of_limits(&self) {
-        let limits = Limits::of_self();
-        let (Some(headroom), Some(tightest)) = (limits.headroom().bytes(), limits.tightest())
-        else {
-            return;
-        };
-        if headroom < self.plan.budget {
-            let text = format!(
-                "the budget of {} is more than the {} that {} leaves",
-                Size(self.plan.budget),
-                Size(headroom),
-                tightest.bound
-            );
-            if self.quiet {
-                complain(&format!("warning: {text}"));
-            }
-            self.stream.emit(Kind::Note { text });
-        }
-    }
-
     fn sample(&self, point: Point) {
         let deep = !matches!(point, Point::Step(_));
         let usage = self.cache.usage();
         let memory = Memory {
-            live_bytes: usage.used_bytes,
+            live_bytes: self.plan.tiers.live_bytes(&self.cache),
             held_bytes: usage.held_bytes,
             churn_bytes: self.churn.as_ref().map_or(0, |churn| churn.live_bytes()),
         };
@@ -240,7 +193,7 @@ impl Running<'_> {
             .collect();
         if self.plan.churning == Churning::Only {
             self.churn_as_if_loading(&models);
-        } else if let Some(lease) = self.lease(&models) {
+        } else if let Some(lease) = self.lease(&models, self.tier(step.on)) {
             for model in &models {
                 self.touch(&lease, model);
             }
@@ -275,46 +228,80 @@ impl Running<'_> {
         }
     }
 
+    /// The tier that a step asks for.
+    fn tier(&self, on: On) -> Tier {
+        match (on, self.plan.tiers.device()) {
+            (On::Device, Some(device)) => device.tier(),
+            (On::Device, None) | (On::Cpu, _) => Tier::RAM,
+        }
+    }
+
     /// Leases models, once what this run itself holds is no longer in the way. A refusal is an
     /// event, and the run goes on.
-    fn lease(&mut self, models: &[&Model]) -> Option<Lease> {
-        self.make_way(models);
-        match self.cache.try_lease(models.iter().copied()) {
-            Ok(lease) => Some(lease),
-            Err(error) => {
-                tracing::debug!(%error, "the lease was not given");
-                None
+    fn lease(&mut self, models: &[&Model], tier: Tier) -> Option<Lease> {
+        self.make_way(models, tier);
+        let tiers = &self.plan.tiers;
+        // It is the lease's, and so comes with one of its models.
+        let working = std::iter::once(tiers.working).chain(std::iter::repeat(0));
+        let models = models.iter().zip(working);
+        let wanted = models.map(|(model, working)| model.on(tier).working_memory(working));
+        let leased = match tiers.device() {
+            Some(device) if tiers.sticks() && tier != Tier::RAM => {
+                let leased = self.cache.lease_timeout(wanted, PATIENCE);
+                if let Err(Error::Timeout { .. }) = leased {
+                    device.unstick();
+                }
+                leased
             }
-        }
+            _ => self.cache.try_lease(wanted),
+        };
+        leased
+            .inspect_err(|error| tracing::debug!(%error, "the lease was not given"))
+            .ok()
     }
 
     /// Waits for releases until models fit beside what is still held. Asking the cache instead
     /// would count a refusal for each answer.
-    fn make_way(&mut self, models: &[&Model]) {
-        let charge = |model: &&Model| self.plan.storage.charge(model);
-        let charges: Vec<u64> = models.iter().map(charge).collect();
-        let all = charges.iter().copied().fold(0, u64::saturating_add);
-        while all <= self.plan.budget && !self.held.is_empty() {
-            let is_held = |model: &Model| {
-                let mut held = self.held.iter().flat_map(|(_, lease)| lease.models());
-                held.any(|held| held.id() == model.id())
-            };
-            let new = models
-                .iter()
-                .zip(&charges)
-                .filter(|(model, _)| !is_held(model));
-            let new: u64 = new.map(|(_, charge)| charge).sum();
-            if new
-                <= self
-                    .plan
-                    .budget
-                    .saturating_sub(self.cache.usage().pinned_bytes)
-            {
-                return;
-            }
+    fn make_way(&mut self, models: &[&Model], tier: Tier) {
+        while !self.held.is_empty() && !self.fits(models, tier) {
             let next = self.held.iter().map(|(until, _)| *until).min();
             self.release_until(next);
         }
+    }
+
+    /// Whether models fit beside what is still held, or never will.
+    fn fits(&self, models: &[&Model], tier: Tier) -> bool {
+        let tiers = self.cache.residency().tiers;
+        let device = self.plan.tiers.device().filter(|_| tier != Tier::RAM);
+        // RAM comes first, and there is at most one device.
+        let Some(there) = tiers.get(usize::from(device.is_some())) else {
+            return true;
+        };
+        let charge = |model: &Model| match device {
+            Some(device) => device.charge(model),
+            None => self.plan.storage.charge(model),
+        };
+        let is_held = |model: &Model| {
+            let mut held = self.held.iter();
+            held.any(|(_, lease)| lease.get_on(model, tier).is_ok())
+        };
+        let beyond = |working: u64| working.saturating_sub(there.reserve_bytes);
+        let working = self.plan.tiers.working;
+        let (mut all, mut new) = (0_u64, 0_u64);
+        for model in models {
+            all = all.saturating_add(charge(model));
+            if !is_held(model) {
+                new = new.saturating_add(charge(model));
+            }
+        }
+        if all.saturating_add(beyond(working)) > there.budget_bytes {
+            return true;
+        }
+        let taken = there
+            .pinned_bytes
+            .saturating_add(beyond(there.working_bytes.saturating_add(working)));
+        let fits = new <= there.budget_bytes.saturating_sub(taken);
+        fits && (device.is_none() || tiers.first().is_none_or(|ram| can_stage(ram, new)))
     }
 
     fn is_interrupted(&self) -> bool {
@@ -363,9 +350,34 @@ impl Running<'_> {
         }
     }
 
+    /// Waits for loads that a lease gave up on: they go on without it, and are not to outlast the
+    /// run.
+    fn end_loads(&self) {
+        let Some(device) = self
+            .plan
+            .tiers
+            .device()
+            .filter(|_| self.plan.tiers.sticks())
+        else {
+            return;
+        };
+        loop {
+            let picture = self.cache.residency();
+            let mut places = picture.models.iter().flat_map(|model| &model.places);
+            let is_used = places.any(|place| place.phase == "loading" || place.leases > 0);
+            let is_staging = picture.tiers.iter().any(|tier| tier.staging_bytes > 0);
+            if !is_used && !is_staging {
+                return;
+            }
+            device.unstick();
+            std::thread::sleep(LISTEN / 10);
+        }
+    }
+
     /// Drops everything, settles, and closes the stream.
     fn end(mut self) {
         self.held.clear();
+        self.end_loads();
         if let Some(churn) = &self.churn {
             churn.drop_buffers();
         }

@@ -3,17 +3,21 @@
 //! | file | what |
 //! |---|---|
 //! | `models` | which models, opened or made |
-//! | `workload` | which of them are leased, when, and for how long |
+//! | `workload` | which of them are leased, where, when, and for how long |
+//! | `tiers` | how much may be where, and what is to go wrong |
 //! | `churn` | what real loaders do to the heap besides |
 //! | `touch` | what is done with the weights |
 //! | `drive` | the run itself |
+//! | `opening` | how its stream begins |
 //! | `audience` | who hears the events: the report, the recording, the reader |
 
 mod audience;
 mod churn;
 mod drive;
 pub(crate) mod models;
+mod opening;
 mod random;
+pub(crate) mod tiers;
 mod touch;
 pub(crate) mod workload;
 
@@ -46,7 +50,7 @@ pub(crate) struct Plan {
     pub(crate) profile: Profile,
     pub(crate) models: Vec<Model>,
     pub(crate) steps: Vec<workload::Step>,
-    pub(crate) budget: u64,
+    pub(crate) tiers: tiers::Tiers,
     pub(crate) storage: Storage,
     pub(crate) churning: Churning,
     pub(crate) touch: Touch,

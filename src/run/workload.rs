@@ -12,11 +12,23 @@ use serde::Deserialize;
 
 use super::random::Random;
 
+/// Where a lease is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum On {
+    /// On the run's device, which may be the CPU.
+    #[default]
+    Device,
+    /// On the CPU.
+    Cpu,
+}
+
 /// One lease of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// Indices of the models.
     pub(crate) models: Vec<usize>,
+    /// Where they are wanted.
+    pub(crate) on: On,
     /// How long the lease is held.
     pub(crate) hold: Duration,
     /// When it is asked for, from the start; at once where absent.
@@ -87,6 +99,7 @@ pub(crate) fn read(
     let count = steps.unwrap_or(models.len() * STEPS_PER_MODEL);
     let one = |model| Step {
         models: vec![model],
+        on: On::default(),
         hold: Duration::ZERO,
         at: None,
     };
@@ -189,13 +202,17 @@ fn step(line: &[u8], models: &HashMap<&str, usize>) -> Result<Step, String> {
     if line.lease.is_empty() {
         return Err("`lease` names no model".to_owned());
     }
-    if let Some(device) = line.on.filter(|device| device != "cpu") {
-        let device = device.escape_debug().to_string();
-        return Err(format!(
-            "no device `{}` here: cpu",
-            shortened(&device, LONGEST_ECHO)
-        ));
-    }
+    let on = match line.on.as_deref() {
+        None | Some("device") => On::Device,
+        Some("cpu") => On::Cpu,
+        Some(other) => {
+            let other = other.escape_debug().to_string();
+            return Err(format!(
+                "no device `{}` here: cpu, or device, which is what --device names",
+                shortened(&other, LONGEST_ECHO)
+            ));
+        }
+    };
     if line.hold_ms.max(line.at_ms.unwrap_or(0)) > LONGEST_HOLD_MS {
         return Err(format!(
             "`hold_ms` and `at_ms` take at most {LONGEST_HOLD_MS}"
@@ -203,6 +220,7 @@ fn step(line: &[u8], models: &HashMap<&str, usize>) -> Result<Step, String> {
     }
     let mut step = Step {
         models: Vec::new(),
+        on,
         hold: Duration::from_millis(line.hold_ms),
         at: line.at_ms.map(Duration::from_millis),
     };

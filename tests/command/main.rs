@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod budgets;
+mod devices;
+mod faults;
 mod profiles;
 mod recording;
 mod run;

@@ -109,13 +109,13 @@ fn a_later_version_and_what_is_no_recording_are_refused_by_line() {
     let world = World::new();
     std::fs::write(
         world.path("later"),
-        "{\"v\":2,\"seq\":0,\"at_us\":0,\"event\":\"x\"}\n",
+        "{\"v\":3,\"seq\":0,\"at_us\":0,\"event\":\"x\"}\n",
     )
     .unwrap();
     assert!(
         world
             .refused(&["replay", "later"])
-            .contains("line 1: version 2")
+            .contains("line 1: version 3")
     );
     std::fs::write(world.path("text"), "hello\n").unwrap();
     assert!(world.refused(&["replay", "text"]).contains("line 1"));
@@ -137,4 +137,28 @@ fn a_kind_of_event_from_the_future_is_skipped() {
     .unwrap();
     let report = world.json(&["replay", "r", "--json"]);
     assert_eq!(report["complete"], true);
+}
+
+#[test]
+fn a_recording_of_version_1_still_replays() {
+    let world = World::new();
+    let recording = include_str!("recordings/version-1.jsonl");
+    std::fs::write(world.path("r.jsonl"), recording).unwrap();
+    let report = world.json(&["replay", "r.jsonl", "--json"]);
+    assert_eq!(report["complete"], true);
+    assert_eq!(
+        (&report["loads"], &report["evictions"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(report["freed_bytes"], 3 * 40_960);
+    assert_eq!(report["recycled_bytes"], 2 * 40_960);
+    assert_eq!(report["returned_bytes"], 40_960);
+    assert_eq!(report["budget_bytes"], 50_000);
+    assert_eq!(report["tiers"][0]["resident_peak_bytes"], 40_960);
+    assert_eq!(report["transfers"][0]["from"], "file");
+    let said = text(&world.run(&["replay", "r.jsonl"]).stdout);
+    assert!(
+        said.contains("evict  b                        ram "),
+        "{said}"
+    );
 }

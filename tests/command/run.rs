@@ -11,7 +11,7 @@ use crate::world::{World, text};
 fn run_makes_models_holds_them_and_evicts() {
     let world = World::new();
     let report = world.json(&["run", "--scale", "0.02", "--json"]);
-    assert_eq!(report["schema"], 1);
+    assert_eq!(report["schema"], 2);
     assert_eq!(report["complete"], true);
     assert!(report["loads"].as_u64().unwrap() > 0);
     assert!(

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use malloc_stats::{Metric, Size};
-use plimsoll_events::{Event, EvictReason, Kind, Point, RefuseReason};
+use plimsoll_events::{
+    BudgetChange, Event, EvictReason, Kind, Origin, Point, Reclaim, RefuseReason,
+};
 
 use crate::paint::{Paint, Tone, padded, safe, shortened};
 
 /// Columns of a model's name, and of the names it made room for.
 const NAME: usize = 24;
 const NAMES: usize = 40;
+/// Columns of a tier's name.
+const TIER: usize = 9;
 
 /// The columns of the lines, to be printed above them.
 #[must_use]
@@ -17,22 +21,28 @@ pub fn heading(paint: &Paint) -> String {
     paint.tone(
         Tone::Faint,
         &format!(
-            "{:>8}  {:<6} {:<24} {:>10} {:>9} {:>10} {:>10} {:>10} {:>10}",
-            "time", "", "model", "bytes", "took", "RSS", "recycled", "freed", "returned"
+            "{:>8}  {:<6} {:<24} {:<9} {:>10} {:>9} {:>10} {:>10} {:>10} {:>10}",
+            "time", "", "model", "tier", "bytes", "took", "RSS", "recycled", "freed", "returned"
         ),
     )
 }
 
-/// A load, an unload, a refusal or a note as a line; `None` for other events.
+/// A load, an unload, a refusal, a change of a budget, a reclaim or a note as a line; `None` for
+/// other events.
 #[must_use]
 pub fn line(paint: &Paint, event: &Event) -> Option<String> {
     let at = clock(Duration::from_micros(event.at_us));
-    let row = |what: &str, tone: Tone, model: &str, cells: [String; 6], why: &str| {
+    let row = |what: &str,
+               tone: Tone,
+               (model, tier): (&str, &str),
+               cells: [String; 6],
+               why: &str| {
         let [bytes, took, rss, recycled, freed, returned] = cells;
         format!(
-            "{at:>8}  {} {} {bytes:>10} {took:>9} {rss:>10} {recycled:>10} {freed:>10} {returned:>10}{why}",
+            "{at:>8}  {} {} {} {bytes:>10} {took:>9} {rss:>10} {recycled:>10} {freed:>10} {returned:>10}{why}",
             paint.tone(tone, &format!("{what:<6}")),
             padded(&shortened(&safe(model), NAME), NAME),
+            padded(&safe(tier), TIER),
         )
     };
     let none = || "-".to_owned();
@@ -41,7 +51,11 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
         Kind::Load(load) => {
             let why = match &load.error {
                 Some(error) => format!("  {}", paint.tone(Tone::Bad, &safe(error))),
-                None => String::new(),
+                None if load.tier == "ram" => String::new(),
+                None => match load.from {
+                    Origin::Ram => paint.tone(Tone::Faint, "  from ram"),
+                    Origin::File => paint.tone(Tone::Faint, "  from file"),
+                },
             };
             let given = match load.gave_back {
                 Metric::Exact(0) => none(),
@@ -58,7 +72,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 } else {
                     Tone::Good
                 },
-                &load.model,
+                (&load.model, &load.tier),
                 [
                     size(load.bytes),
                     seconds(load.took_us),
@@ -71,13 +85,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
             ))
         }
         Kind::Evict(evict) => {
-            let why = match &evict.reason {
-                EvictReason::Room { wanted_for, .. } => {
-                    format!("  for {}", shortened(&joined(wanted_for), NAMES))
-                }
-                EvictReason::Dropped => "  dropped".to_owned(),
-                EvictReason::Cleared => "  cleared".to_owned(),
-            };
+            let why = format!("  {}", evicted(&evict.reason));
             let held = if evict.held_bytes > 0 {
                 let held = format!(", {} still held", Size(evict.held_bytes));
                 paint.tone(Tone::Warn, &held)
@@ -87,7 +95,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
             Some(row(
                 "evict",
                 Tone::Warn,
-                &evict.model,
+                (&evict.model, &evict.tier),
                 [
                     size(evict.bytes),
                     seconds(evict.took_us),
@@ -100,11 +108,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
             ))
         }
         Kind::Refuse(refuse) => {
-            let why = match refuse.reason {
-                RefuseReason::ExceedsBudget => "exceeds the budget",
-                RefuseReason::Leased => "leases pin what could make room",
-                RefuseReason::Timeout => "waited too long",
-            };
+            let why = refused(refuse.reason);
             let text = format!(
                 "{} asked, budget {}, {} pinned: {why}",
                 Size(refuse.asked_bytes),
@@ -112,11 +116,22 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 Size(refuse.pinned_bytes)
             );
             Some(format!(
-                "{at:>8}  {} {} {text}",
+                "{at:>8}  {} {} {} {text}",
                 paint.tone(Tone::Bad, "REFUSE"),
                 padded(&shortened(&joined(&refuse.models), NAME), NAME),
+                padded(&safe(&refuse.tier), TIER),
             ))
         }
+        Kind::Budget(change) => Some(format!(
+            "{at:>8}  {} {}",
+            paint.tone(Tone::Warn, "budget"),
+            budget(change)
+        )),
+        Kind::Reclaim(done) => Some(format!(
+            "{at:>8}  {} {}",
+            paint.tone(Tone::Warn, "reclaim"),
+            reclaimed(done)
+        )),
         Kind::Note { text } => Some(format!(
             "{at:>8}  {} {}",
             paint.tone(Tone::Warn, "note  "),
@@ -138,8 +153,91 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
     }
 }
 
+/// Why a model was evicted, in words.
+fn evicted(reason: &EvictReason) -> String {
+    match reason {
+        EvictReason::Room { wanted_for, .. } => {
+            format!("for {}", shortened(&joined(wanted_for), NAMES))
+        }
+        EvictReason::Dropped => "dropped".to_owned(),
+        EvictReason::Cleared => "cleared".to_owned(),
+        EvictReason::Idle { keep_alive_ms } => {
+            let time = Duration::from_millis(*keep_alive_ms);
+            format!("idle for {} s", time.as_secs_f64())
+        }
+        EvictReason::Pressure {
+            budget_bytes,
+            used_bytes,
+        } => format!(
+            "budget now {}, {} used",
+            Size(*budget_bytes),
+            Size(*used_bytes)
+        ),
+        EvictReason::Requested { asked_bytes } => {
+            format!("the program asked for {}", Size(*asked_bytes))
+        }
+        EvictReason::DeviceFull { asked_bytes } => {
+            format!("the device refused {}", Size(*asked_bytes))
+        }
+        EvictReason::Offloaded => "offloaded to ram".to_owned(),
+        EvictReason::NotKept => "no copy kept in ram".to_owned(),
+    }
+}
+
+/// Why a lease was refused, in words.
+#[must_use]
+pub fn refused(reason: RefuseReason) -> &'static str {
+    match reason {
+        RefuseReason::ExceedsBudget => "exceeds the budget",
+        RefuseReason::Leased => "leases pin what could make room",
+        RefuseReason::Timeout => "waited too long",
+        RefuseReason::Deadlock => "waited for leases of threads that wait themselves",
+    }
+}
+
+/// A budget with what it is made of.
+fn budget(change: &BudgetChange) -> String {
+    let was = change.was_bytes;
+    let was = was.map_or(String::new(), |was| format!("{} -> ", Size(was)));
+    let reclaimable = if change.reclaimable.is_unavailable() {
+        String::new()
+    } else {
+        format!(" + reclaimable {} (page cache)", change.reclaimable)
+    };
+    format!(
+        "{} {was}{}: unused {}{reclaimable} + counted {} - reserve {}, bound: {} ({})",
+        safe(&change.tier),
+        Size(change.budget_bytes),
+        change.unused,
+        Size(change.counted_bytes),
+        Size(change.reserve_bytes),
+        safe(&change.bound),
+        safe(&change.cause)
+    )
+}
+
+/// A reclaim, or what became of it.
+fn reclaimed(done: &Reclaim) -> String {
+    let action = safe(&done.action);
+    match done.settled {
+        None => format!(
+            "{action}: {} missing, {} gained in {}",
+            Size(done.missing_bytes),
+            done.gain,
+            seconds(done.took_us)
+        ),
+        Some(settled) => format!(
+            "{action}, {} s ago: {} gained then, {}{} of it left",
+            settled.after_s,
+            done.gain,
+            if settled.net_bytes < 0 { "-" } else { "" },
+            Size(settled.net_bytes.unsigned_abs())
+        ),
+    }
+}
+
 /// Names, joined and made safe.
-fn joined(models: &[String]) -> String {
+pub(crate) fn joined(models: &[String]) -> String {
     models
         .iter()
         .map(|model| safe(model))

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use malloc_stats::{Metric, Snapshot};
 use plimsoll_events::{
-    Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened, Point,
-    Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink, Skipped, Stream, Tally,
+    Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened, Origin,
+    Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink, Skipped, Stream, Tally,
 };
 
 /// One of each kind, every number of it `n`.
@@ -47,6 +47,7 @@ fn kinds(n: u64) -> Vec<Kind> {
         Kind::Load(Box::new(Load {
             model: "m".into(),
             tier: "ram".into(),
+            from: Origin::File,
             bytes: n,
             charged_bytes: n,
             took_us: n,

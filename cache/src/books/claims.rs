@@ -236,12 +236,33 @@ impl<I: Io> Job<I> {
                 return;
             }
             let task = self.tasks.remove(0);
-            let succeeded = self.gate.load(&task);
-            if !succeeded {
+            if !self.gate.load(&task) {
+                self.fail_with(&task);
                 return;
             }
             self.drop_source(&task);
         }
+    }
+
+    /// Fails what was to be loaded from the copy that a task failed to bring into RAM. Withdrawn, it
+    /// would be asked for again, and fail again, without end.
+    fn fail_with(&self, failed: &Task<I>) {
+        let Some(Outcome::Failed(error)) = failed.loading.outcome() else {
+            return;
+        };
+        for task in &self.tasks {
+            if task.route == Route::Ram && Arc::ptr_eq(&task.seat.entry, &failed.seat.entry) {
+                self.fail(task, error.clone());
+            }
+        }
+    }
+
+    /// Ends a task that was not begun, with the reason.
+    fn fail(&self, task: &Task<I>, error: I::Error) {
+        let mut books = self.gate.books();
+        books.end(&task.seat, &task.loading, Outcome::Failed(error));
+        self.gate.changed(books);
+        self.gate.io.unexpect(task.seat.tier, task.seat.charge());
     }
 
     /// Waits for the copy in RAM that the next task needs. Without it the task is withdrawn, and
@@ -259,11 +280,7 @@ impl<I: Io> Job<I> {
                 Outcome::Withdrawn => false,
                 Outcome::Failed(error) => {
                     // Who waits for the device gets the reason.
-                    let task = &self.tasks[0];
-                    let mut books = self.gate.books();
-                    books.end(&task.seat, &task.loading, Outcome::Failed(error));
-                    self.gate.changed(books);
-                    self.gate.io.unexpect(task.seat.tier, task.seat.charge());
+                    self.fail(&self.tasks[0], error);
                     false
                 }
             },
