@@ -172,10 +172,16 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
-    /// A device was given twice, or two that events could not tell apart.
-    #[error("there are two devices `{device}`; give each once, and each a name of its own")]
+    /// A device was given twice.
+    #[error("the device {device} was given twice")]
     Twice {
         /// Its name.
+        device: String,
+    },
+    /// Two devices have one name, so that events and errors could not tell them apart.
+    #[error("two devices are named {device}; give each a name of its own")]
+    SameName {
+        /// The name.
         device: String,
     },
     /// There are too many devices.

@@ -97,7 +97,7 @@ fn two_devices_that_events_could_not_tell_apart_are_refused() {
             .build()
     };
     let refused = build(Simulated::new(MIB)).unwrap_err();
-    assert!(matches!(refused, BuildError::Twice { .. }), "{refused}");
+    assert!(matches!(refused, BuildError::SameName { .. }), "{refused}");
     build(Simulated::new(MIB).named("two")).unwrap();
     let one = Arc::new(Simulated::new(MIB));
     let twice = Cache::builder()

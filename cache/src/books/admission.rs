@@ -240,7 +240,9 @@ impl<I: Io> Books<I> {
             .unwrap_or(RAM);
         let seats = plan.seats.iter().filter(|seat| seat.tier == tier);
         let bytes = seats.fold(0_u64, |sum, seat| sum.saturating_add(seat.charge()));
-        (tier, bytes.saturating_add(plan.working[tier]))
+        let staging = if tier == RAM { plan.staging } else { 0 };
+        let working = plan.working[tier];
+        (tier, bytes.saturating_add(working).saturating_add(staging))
     }
 
     fn make_room(

@@ -336,6 +336,7 @@ impl<I: Io> Gate<I> {
     /// inside; on failure its bytes are given back and all of them get the error.
     fn load(self: &Arc<Self>, task: &Task<I>) -> bool {
         let ended = Ended { gate: self, task };
+        task.loading.begin();
         let (mut result, told) = self.io.load(task);
         let mut untold = vec![told];
         let refused = result.as_ref().err().and_then(Fault::wants_room);

@@ -117,7 +117,7 @@ impl<I: Io> Gate<I> {
         reason: &EvictReason,
     ) -> bool {
         let tiers = {
-            let books = self.books();
+            let mut books = self.books();
             entry.retire();
             // Under the lock, so that no load ends between the two.
             for tier in 0..books.accounts.len() {
@@ -125,6 +125,7 @@ impl<I: Io> Gate<I> {
                     entry.slots[tier].pins.doom();
                 }
             }
+            books.forget_dropped(entry);
             books.accounts.len()
         };
         let seats: Vec<Seat<I::Model>> = (0..tiers).map(|tier| Seat::new(entry, tier)).collect();

@@ -1,6 +1,7 @@
 //! A load under way, for those who join it.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a load ended.
 #[derive(Debug, Clone)]
@@ -16,18 +17,29 @@ pub(crate) enum Outcome<E> {
 /// A load under way. Its outcome is set once, under the lock, before waiters are woken.
 #[derive(Debug)]
 pub(crate) struct Loading<E> {
+    begun: AtomicBool,
     outcome: OnceLock<Outcome<E>>,
 }
 
 impl<E> Default for Loading<E> {
     fn default() -> Self {
         Loading {
+            begun: AtomicBool::new(false),
             outcome: OnceLock::new(),
         }
     }
 }
 
 impl<E> Loading<E> {
+    /// Notes that its memory is taken from now on.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn outcome(&self) -> Option<&Outcome<E>> {
         self.outcome.get()
     }

@@ -206,6 +206,13 @@ impl<I: Io> Books<I> {
         absent
     }
 
+    /// Forgets an entry that was dropped, once it is in no tier: nobody can ask for it any more.
+    pub(crate) fn forget_dropped(&mut self, entry: &Entry<I::Model>) {
+        if entry.is_retired() {
+            self.forget(entry);
+        }
+    }
+
     fn record(&self, entry: &Entry<I::Model>) -> Option<&Record<I>> {
         let record = self.records.get(entry.key)?.as_ref()?;
         std::ptr::eq(Arc::as_ptr(&record.entry), entry).then_some(record)
@@ -214,6 +221,16 @@ impl<I: Io> Books<I> {
     fn place_mut(&mut self, seat: &Seat<I::Model>) -> Option<&mut Place<I>> {
         let record = self.records.get_mut(seat.entry.key)?.as_mut()?;
         Arc::ptr_eq(&record.entry, &seat.entry).then(|| &mut record.places[seat.tier])
+    }
+
+    /// Bytes that are reserved in a tier for loads that have not begun.
+    pub(crate) fn awaited(&self, tier: usize) -> u64 {
+        let records = self.records.iter().flatten();
+        let awaited = records.filter(|record| {
+            let loading = record.places[tier].loading.as_ref();
+            loading.is_some_and(|loading| !loading.has_begun())
+        });
+        awaited.map(|record| record.entry.slots[tier].charge).sum()
     }
 
     /// How many models are known.
@@ -281,6 +298,9 @@ impl<I: Io> Books<I> {
                 self.moving -= 1;
             }
             _ => {}
+        }
+        if after == Phase::Absent {
+            self.forget_dropped(&seat.entry);
         }
         Ok(after)
     }

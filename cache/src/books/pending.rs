@@ -66,11 +66,17 @@ impl<I: Io> Work<I> {
         self.leaving.is_empty() && self.unexpect.is_empty()
     }
 
-    pub(crate) fn run(self) {
-        self.wakers.into_iter().for_each(Waker::wake);
-        for (tier, bytes) in self.expect {
+    /// Announces the loads that the evictions are for. Not left to whichever thread evicts: who
+    /// gives up takes it back, and that has to come after.
+    pub(crate) fn announce(&mut self) {
+        for (tier, bytes) in self.expect.drain(..) {
             self.gate.io.expect(tier, bytes);
         }
+    }
+
+    pub(crate) fn run(mut self) {
+        self.announce();
+        self.wakers.into_iter().for_each(Waker::wake);
         for (leaving, reason, choice) in self.leaving {
             leaving.evict(&reason, &choice);
         }

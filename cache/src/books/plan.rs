@@ -1,8 +1,10 @@
 //! What a lease needs, tier by tier, when each of its models is granted in a tier of choice.
 
+use std::sync::Arc;
+
 use super::admission::Ask;
 use super::claims::Route;
-use super::entry::Seat;
+use super::entry::{Entry, Seat};
 use super::{Books, Io, LEAST_STAGING, RAM, Rules};
 use crate::residency::Phase;
 
@@ -100,6 +102,7 @@ impl<I: Io> Books<I> {
                 Phase::Resident | Phase::Loading { .. } => {}
             }
         }
+        self.plan_staging(&mut plan, rules);
         plan.loads.sort_by_key(|(seat, _)| seat.tier);
         self.plan_staging(&mut plan, rules);
         plan
@@ -142,23 +145,29 @@ impl<I: Io> Books<I> {
         }
     }
 
-    /// Sizes what transfers are staged through: less where RAM has little besides what the lease
-    /// holds there itself.
+    /// Gives transfers their staging: less where RAM has less, since a small buffer now is better
+    /// than a large one that has to be waited for.
     fn plan_staging(&self, plan: &mut Plan<I::Model>, rules: &Rules) {
-        let streamed = plan.loads.iter().filter_map(|(seat, route)| {
-            matches!(route, Route::Stream { .. }).then_some(seat.charge())
-        });
-        let Some(largest) = streamed.max() else {
-            return;
+        let account = &self.accounts[RAM];
+        let wanted = plan.seats.iter().chain(&plan.sources);
+        let wanted: Vec<&Seat<I::Model>> = wanted.filter(|seat| seat.tier == RAM).collect();
+        let stays = |entry: &Arc<Entry<I::Model>>| {
+            let is_wanted = wanted.iter().any(|seat| Arc::ptr_eq(&seat.entry, entry));
+            is_wanted || entry.slots[RAM].pins.count() > 0
         };
-        let seats = plan.seats.iter().chain(&plan.sources);
-        let in_ram = seats.filter(|seat| seat.tier == RAM).map(Seat::charge);
-        let own = in_ram.fold(0, u64::saturating_add);
-        let spare = self.accounts[RAM].budget.saturating_sub(own);
-        plan.staging = rules.staging.min(spare.max(LEAST_STAGING)).min(largest);
-        for (_, route) in &mut plan.loads {
+        let could_go = account.resident().filter(|entry| !stays(entry));
+        let could_go: u64 = could_go.map(|entry| entry.slots[RAM].charge).sum();
+        let taken = account
+            .committed()
+            .saturating_sub(could_go)
+            .saturating_add(plan.bytes[RAM])
+            .saturating_add(account.working_needs(plan.working[RAM]));
+        let room = account.budget.saturating_sub(taken);
+        let most = rules.staging.min(account.budget / 2).min(room);
+        for (seat, route) in &mut plan.loads {
             if let Route::Stream { staging } = route {
-                *staging = plan.staging;
+                *staging = most.max(LEAST_STAGING).min(seat.charge());
+                plan.staging = plan.staging.max(*staging);
             }
         }
     }

@@ -277,7 +277,8 @@ impl Gate {
         let (used, declared) = {
             let books = self.books();
             let account = &books.accounts[tier];
-            (account.used(), account.working_bytes())
+            let begun = account.used().saturating_sub(books.awaited(tier));
+            (begun, account.working_bytes())
         };
         let arriving = if tier == RAM {
             self.io.arriving.load(Ordering::Relaxed)

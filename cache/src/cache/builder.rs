@@ -197,11 +197,13 @@ impl Builder {
         let mut devices: Vec<Arc<dyn Device>> = vec![Arc::clone(&ram) as Arc<dyn Device>];
         let mut budgets = vec![self.ram];
         for (device, budget) in self.devices {
-            let is_same = |known: &Arc<dyn Device>| {
-                known.tier() == device.tier() || known.name() == device.name()
-            };
-            if devices.iter().any(is_same) {
+            if devices.iter().any(|known| known.tier() == device.tier()) {
                 return Err(BuildError::Twice {
+                    device: device.name().to_owned(),
+                });
+            }
+            if devices.iter().any(|known| known.name() == device.name()) {
+                return Err(BuildError::SameName {
                     device: device.name().to_owned(),
                 });
             }

@@ -89,7 +89,7 @@ impl Future for LeaseFuture {
                 drop((books, replaced));
                 return Poll::Pending;
             }
-            let work: Box<dyn FnOnce() + Send> = match one.step(&mut books, false) {
+            let work = match one.step(&mut books, false) {
                 Step::Done(done) => {
                     drop(books);
                     match one.finish(done) {
@@ -110,12 +110,19 @@ impl Future for LeaseFuture {
                     work.run();
                     continue;
                 }
-                Step::Work(work) => Box::new(move || work.run()),
-                Step::Load(job) => Box::new(move || job.run()),
+                Step::Work(work) => Ok(work),
+                Step::Load(job) => Err(job),
             };
             busy.store(true, Ordering::Release);
             let replaced = one.wake_by(&mut books, context.waker());
             drop((books, replaced));
+            let work: Box<dyn FnOnce() + Send> = match work {
+                Ok(mut work) => {
+                    work.announce();
+                    Box::new(move || work.run())
+                }
+                Err(job) => Box::new(move || job.run()),
+            };
             let done = Done {
                 busy: Arc::clone(busy),
                 shared: Arc::clone(shared),

@@ -149,3 +149,57 @@ pub fn anonymous_rss() -> u64 {
         .unwrap()
         * 1024
 }
+
+/// As [`verify`], on one of the devices where the lease holds it.
+pub fn verify_on(lease: &plimsoll_cache::Lease, model: &Model, tier: plimsoll_cache::Tier) {
+    let weights = lease.get_on(model, tier).unwrap();
+    assert_eq!(weights.tier(), tier);
+    let contents = contents(model);
+    for (index, tensor) in weights.tensors().iter().enumerate() {
+        assert!(
+            *weights.bytes(&tensor.name).unwrap() == contents[index][..],
+            "tensor {index} of {} has other bytes in {tier:?}",
+            model.name()
+        );
+    }
+}
+
+/// Waits until something is so, and fails where it does not become so for a long time.
+#[track_caller]
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(10),
+            "in vain: {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+impl Kept {
+    /// The loads that succeeded, as `model in tier from origin`.
+    pub fn loads(&self) -> Vec<String> {
+        let kinds = self.kinds().into_iter();
+        kinds
+            .filter_map(|kind| match kind {
+                Kind::Load(load) if load.error.is_none() => Some(format!(
+                    "{} in {} from {:?}",
+                    load.model, load.tier, load.from
+                )),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Evictions, in their order.
+    pub fn evictions(&self) -> Vec<plimsoll_events::Evict> {
+        let kinds = self.kinds().into_iter();
+        kinds
+            .filter_map(|kind| match kind {
+                Kind::Evict(evict) => Some(*evict),
+                _ => None,
+            })
+            .collect()
+    }
+}

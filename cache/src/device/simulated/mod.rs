@@ -29,10 +29,14 @@ use transfer::Transfer;
 /// How much of the copy in RAM is transferred at a time.
 const CHUNK: usize = 4 << 20;
 
+/// What links can run at, bytes a second.
+const SLOWEST: f64 = 1e6;
+const FASTEST: f64 = 1e13;
+
 /// How the device is connected. Transfers share it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
-    /// Bytes a second; `None` where copying takes what it takes.
+    /// Bytes a second, from 10^6 to 10^13; `None` where copying takes what it takes.
     pub bytes_per_second: Option<f64>,
     /// What each transfer takes besides.
     pub latency: Duration,
@@ -128,10 +132,18 @@ impl Simulated {
         self
     }
 
-    /// The same, connected so.
+    /// The same, connected so. A rate that no link can run at is taken for the nearest one that one
+    /// can.
     #[must_use]
     pub fn link(mut self, link: Link) -> Simulated {
-        self.link = link;
+        let possible = |rate: f64| match rate.clamp(SLOWEST, FASTEST) {
+            nan if nan.is_nan() => SLOWEST,
+            rate => rate,
+        };
+        self.link = Link {
+            bytes_per_second: link.bytes_per_second.map(possible),
+            latency: link.latency,
+        };
         self
     }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use malloc_stats::Size;
 
-use super::{Link, Simulated};
+use super::{FASTEST, Link, SLOWEST, Simulated};
 
 /// Why a text is no simulated device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,14 +30,18 @@ impl FromStr for Simulated {
             None => (spec, None),
         };
         let Size(bytes) = size.parse().map_err(|_| syntax())?;
+        if bytes == 0 {
+            return Err(syntax());
+        }
         let bytes_per_second = match rate {
             None => None,
             Some(rate) => {
                 let rate: f64 = rate.parse().map_err(|_| syntax())?;
-                if !((0.001..=10_000.0).contains(&rate)) {
+                let rate = rate * 1e9;
+                if !(SLOWEST..=FASTEST).contains(&rate) {
                     return Err(syntax());
                 }
-                Some(rate * 1e9)
+                Some(rate)
             }
         };
         Ok(Simulated::new(bytes).link(Link {

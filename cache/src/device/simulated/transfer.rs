@@ -72,11 +72,11 @@ impl Transfer<'_> {
         SimulatedWeights {
             device: self.device.name.clone(),
             model: self.model.clone(),
-            weights: Box::new(HostWeights::over(
+            weights: Some(Box::new(HostWeights::over(
                 self.model,
                 self.region,
                 &Arc::new(Copies::default()),
-            )),
+            ))),
             sums: self.sums.into(),
             memory,
         }

@@ -16,7 +16,8 @@ use crate::storage::{HostWeights, WeightBytes};
 pub(super) struct SimulatedWeights {
     pub(super) device: String,
     pub(super) model: Model,
-    pub(super) weights: Box<HostWeights>,
+    /// `None` only while they are let go of.
+    pub(super) weights: Option<Box<HostWeights>>,
     /// XXH3-64 of each tensor as it was written.
     pub(super) sums: Box<[u64]>,
     pub(super) memory: Occupied,
@@ -25,11 +26,11 @@ pub(super) struct SimulatedWeights {
 impl DeviceWeights for SimulatedWeights {
     fn tensor(&self, index: usize) -> Result<Tensor, Error> {
         drop(self.bytes(index)?);
-        self.weights.tensor(index)
+        self.there()?.tensor(index)
     }
 
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
-        let bytes = self.weights.bytes(index)?;
+        let bytes = self.there()?.bytes(index)?;
         let found = xxh3_64(&bytes);
         if found == self.sums[index] {
             return Ok(bytes);
@@ -44,9 +45,24 @@ impl DeviceWeights for SimulatedWeights {
     }
 
     fn unload(mut self: Box<Self>) -> Unloaded {
-        let unloaded = self.weights.unload();
+        self.let_go()
+    }
+}
+
+impl SimulatedWeights {
+    fn there(&self) -> Result<&HostWeights, Error> {
+        self.weights.as_deref().ok_or_else(|| Error::NotLeased {
+            model: self.model.name().to_owned(),
+        })
+    }
+
+    /// Lets go of the weights. The device has back what no tensor holds as `memory` is dropped.
+    fn let_go(&mut self) -> Unloaded {
+        let Some(weights) = self.weights.take() else {
+            return Unloaded::default();
+        };
+        let unloaded = weights.unload();
         let Some(held) = unloaded.held else {
-            // `memory` is freed as it is dropped.
             return Unloaded {
                 returned_bytes: Some(self.memory.bytes),
                 ..unloaded
@@ -62,6 +78,12 @@ impl DeviceWeights for SimulatedWeights {
             returned_bytes: Some(self.memory.bytes),
             recycled_bytes: 0,
         }
+    }
+}
+
+impl Drop for SimulatedWeights {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
