@@ -226,47 +226,44 @@ impl<I: Io> Job<I> {
     /// Does all of it. A load that fails ends it; what was still to come is withdrawn.
     pub(crate) fn run(mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
-        for (tier, bytes) in std::mem::take(&mut self.surplus).into_iter().enumerate() {
-            if bytes > 0 {
-                self.gate.io.unexpect(tier, bytes);
-            }
-        }
+        self.give_surplus();
         while !self.tasks.is_empty() {
             if self.tasks[0].route == Route::Ram && !self.source_is_there() {
                 return;
             }
             let task = self.tasks.remove(0);
             if !self.gate.load(&task) {
-                self.fail_with(&task);
                 return;
             }
             self.drop_source(&task);
         }
     }
 
-    /// Fails what was to be loaded from the copy that a task failed to bring into RAM. Withdrawn, it
-    /// would be asked for again, and fail again, without end.
-    fn fail_with(&self, failed: &Task<I>) {
-        let Some(Outcome::Failed(error)) = failed.loading.outcome() else {
-            return;
-        };
-        for task in &self.tasks {
-            if task.route == Route::Ram && Arc::ptr_eq(&task.seat.entry, &failed.seat.entry) {
-                self.fail(task, error.clone());
+    fn give_surplus(&mut self) {
+        for (tier, bytes) in std::mem::take(&mut self.surplus).into_iter().enumerate() {
+            if bytes > 0 {
+                self.gate.io.unexpect(tier, bytes);
             }
         }
     }
 
-    /// Ends a task that was not begun, with the reason.
-    fn fail(&self, task: &Task<I>, error: I::Error) {
-        let mut books = self.gate.books();
-        books.end(&task.seat, &task.loading, Outcome::Failed(error));
-        self.gate.changed(books);
-        self.gate.io.unexpect(task.seat.tier, task.seat.charge());
+    /// How a load ends that has not begun. Where the copy that it needed could not be loaded, be it
+    /// for a panic, with that reason: withdrawn, it would be asked for again, and fail again, without
+    /// end.
+    fn why_not(&self, task: &Task<I>) -> Outcome<I::Error> {
+        let mut sources = self.sources.iter();
+        let source = sources.find(|claim| Arc::ptr_eq(&claim.seat.entry, &task.seat.entry));
+        let loading = source.and_then(|claim| claim.loading.as_ref());
+        match loading.and_then(|loading| loading.outcome()) {
+            Some(Outcome::Failed(error)) if task.route == Route::Ram => {
+                Outcome::Failed(error.clone())
+            }
+            _ => Outcome::Withdrawn,
+        }
     }
 
-    /// Waits for the copy in RAM that the next task needs. Without it the task is withdrawn, and
-    /// whoever wants it asks again, without that copy.
+    /// Waits for the copy in RAM that the next task needs. Without it the job ends: where that copy
+    /// was withdrawn, whoever wants the model asks again, without it.
     fn source_is_there(&self) -> bool {
         let entry = &self.tasks[0].seat.entry;
         let mut sources = self.sources.iter();
@@ -277,12 +274,7 @@ impl<I: Io> Job<I> {
             None => true,
             Some(loading) => match self.gate.join(loading) {
                 Outcome::Loaded => true,
-                Outcome::Withdrawn => false,
-                Outcome::Failed(error) => {
-                    // Who waits for the device gets the reason.
-                    self.fail(&self.tasks[0], error);
-                    false
-                }
+                Outcome::Withdrawn | Outcome::Failed(_) => false,
             },
         }
     }
@@ -311,13 +303,18 @@ impl<I: Io> Job<I> {
 impl<I: Io> Drop for Job<I> {
     fn drop(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
-        for task in self.tasks.drain(..) {
-            if task.loading.outcome().is_none() {
-                self.gate.io.unexpect(task.seat.tier, task.seat.charge());
-                let mut books = self.gate.books();
-                books.end(&task.seat, &task.loading, Outcome::Withdrawn);
-                self.gate.changed(books);
+        self.give_surplus();
+        for task in &self.tasks {
+            self.gate.io.unexpect(task.seat.tier, task.seat.charge());
+        }
+        if !self.tasks.is_empty() {
+            // All at once: whoever saw that one was withdrawn, and not yet that another failed,
+            // would ask again.
+            let mut books = self.gate.books();
+            for task in &self.tasks {
+                books.end(&task.seat, &task.loading, self.why_not(task));
             }
+            self.gate.changed(books);
         }
         if self.staging > 0 {
             let mut books = self.gate.books();

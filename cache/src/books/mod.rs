@@ -207,7 +207,7 @@ impl<I: Io> Books<I> {
     }
 
     /// Forgets an entry that was dropped, once it is in no tier: nobody can ask for it any more.
-    pub(crate) fn forget_dropped(&mut self, entry: &Entry<I::Model>) {
+    fn forget_dropped(&mut self, entry: &Entry<I::Model>) {
         if entry.is_retired() {
             self.forget(entry);
         }

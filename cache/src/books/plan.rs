@@ -146,7 +146,8 @@ impl<I: Io> Books<I> {
     }
 
     /// Gives transfers their staging: less where RAM has less, since a small buffer now is better
-    /// than a large one that has to be waited for.
+    /// than a large one that has to be waited for. Half of what there is at most, so that one
+    /// transfer that is stuck does not hold up all.
     fn plan_staging(&self, plan: &mut Plan<I::Model>, rules: &Rules) {
         let account = &self.accounts[RAM];
         let wanted = plan.seats.iter().chain(&plan.sources);
@@ -163,10 +164,10 @@ impl<I: Io> Books<I> {
             .saturating_add(plan.bytes[RAM])
             .saturating_add(account.working_needs(plan.working[RAM]));
         let room = account.budget.saturating_sub(taken);
-        let most = rules.staging.min(account.budget / 2).min(room);
+        let most = (room / 2).max(LEAST_STAGING).min(rules.staging);
         for (seat, route) in &mut plan.loads {
             if let Route::Stream { staging } = route {
-                *staging = most.max(LEAST_STAGING).min(seat.charge());
+                *staging = most.min(seat.charge());
                 plan.staging = plan.staging.max(*staging);
             }
         }

@@ -117,10 +117,7 @@ impl Future for LeaseFuture {
             let replaced = one.wake_by(&mut books, context.waker());
             drop((books, replaced));
             let work: Box<dyn FnOnce() + Send> = match work {
-                Ok(mut work) => {
-                    work.announce();
-                    Box::new(move || work.run())
-                }
+                Ok(work) => Box::new(move || work.run()),
                 Err(job) => Box::new(move || job.run()),
             };
             let done = Done {
