@@ -26,7 +26,7 @@ use crate::model::Model;
 use crate::storage::{Recycler, Region, Storage};
 use transfer::Transfer;
 
-/// How much of the copy in RAM is transferred at a time.
+/// How much is transferred at a time.
 const CHUNK: usize = 4 << 20;
 
 /// What links can run at, bytes a second.
@@ -253,6 +253,7 @@ impl Device for Simulated {
             sums: vec![xxh3_64(&[]); model.tensors().len()],
             hash: (usize::MAX, Xxh3::new()),
             fault,
+            packed: 0,
         };
         match load.source {
             Source::Files { staging } => {

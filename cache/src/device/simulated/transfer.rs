@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::weights::SimulatedWeights;
-use super::{Occupied, Simulated};
+use super::{CHUNK, Occupied, Simulated};
 use crate::device::{Fault, Piece};
 use crate::error::LoadError;
 use crate::model::Model;
@@ -21,13 +21,17 @@ pub(super) struct Transfer<'a> {
     /// The hash of the tensor that is being written.
     pub(super) hash: (usize, Xxh3),
     pub(super) fault: Option<Fault>,
+    /// Bytes that have not passed the link yet: small tensors pass it together.
+    pub(super) packed: usize,
 }
 
 impl Transfer<'_> {
     pub(super) fn take(&mut self, piece: Piece<'_>) -> Result<(), LoadError> {
         self.suffer(&piece)?;
-        self.device
-            .pass_link(piece.bytes.len(), self.fault == Some(Fault::Slow));
+        self.packed += piece.bytes.len();
+        if self.packed >= CHUNK {
+            self.pass();
+        }
         self.region.write(piece.tensor, piece.offset, piece.bytes);
         if self.hash.0 != piece.tensor {
             self.hash = (piece.tensor, Xxh3::new());
@@ -35,6 +39,12 @@ impl Transfer<'_> {
         self.hash.1.update(piece.bytes);
         self.sums[piece.tensor] = self.hash.1.digest();
         Ok(())
+    }
+
+    fn pass(&mut self) {
+        let bytes = std::mem::take(&mut self.packed);
+        let is_slow = self.fault == Some(Fault::Slow);
+        self.device.pass_link(bytes, is_slow);
     }
 
     fn suffer(&mut self, piece: &Piece<'_>) -> Result<(), LoadError> {
@@ -68,6 +78,9 @@ impl Transfer<'_> {
     }
 
     pub(super) fn finish(mut self, memory: Occupied) -> SimulatedWeights {
+        if self.packed > 0 {
+            self.pass();
+        }
         self.region.loaded();
         SimulatedWeights {
             device: self.device.name.clone(),
