@@ -88,14 +88,27 @@ const SMALLEST_STEP: u64 = 4 << 20;
 const SMALLEST_RAISE: u64 = 64 << 20;
 /// How long there has to be more before a budget is raised.
 const RAISE_AFTER_NS: u64 = 1_000_000_000;
+/// How long there has to be more, if less more than that, but no trifle: what a moment took off a
+/// budget is not to be lost for good.
+const RAISE_ANYWAY_AFTER_NS: u64 = 10_000_000_000;
 
 /// Follows what is measured, with hysteresis: lowered at once, raised when there has been more for
 /// a while, and left alone for trifles. Pure: the same measurements give the same budgets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Follower {
     budget: Option<u64>,
-    /// Since when there was more, and the least of it.
-    more: Option<(u64, u64)>,
+    /// Since when there was much more, and the least of it.
+    much: Option<(u64, u64)>,
+    /// The same for any more that is no trifle.
+    some: Option<(u64, u64)>,
+}
+
+/// Notes that there is more at this time, and says what a budget is raised to once it was so for
+/// long enough.
+fn raise(more: &mut Option<(u64, u64)>, measured: u64, now_ns: u64, after_ns: u64) -> Option<u64> {
+    let (since, least) = more.get_or_insert((now_ns, measured));
+    *least = measured.min(*least);
+    (now_ns.saturating_sub(*since) >= after_ns).then_some(*least)
 }
 
 impl Follower {
@@ -105,27 +118,30 @@ impl Follower {
             self.budget = Some(measured);
             return Some(measured);
         };
-        if measured < budget.saturating_sub((budget / LOWER).max(SMALLEST_STEP))
-            || (measured < budget && measured == 0)
-        {
-            self.more = None;
-            self.budget = Some(measured);
-            return Some(measured);
+        let trifle = (budget / LOWER).max(SMALLEST_STEP);
+        let is_less =
+            measured < budget.saturating_sub(trifle) || (measured < budget && measured == 0);
+        let is_much = measured > budget.saturating_add((budget / RAISE).max(SMALLEST_RAISE));
+        let is_some = measured > budget.saturating_add(trifle);
+        let mut next = is_less.then_some(measured);
+        if is_much {
+            next = raise(&mut self.much, measured, now_ns, RAISE_AFTER_NS);
+        } else {
+            self.much = None;
         }
-        if measured > budget.saturating_add((budget / RAISE).max(SMALLEST_RAISE)) {
-            let (since, least) = self.more.map_or((now_ns, measured), |(since, least)| {
-                (since, least.min(measured))
-            });
-            if now_ns.saturating_sub(since) >= RAISE_AFTER_NS {
-                self.more = None;
-                self.budget = Some(least);
-                return Some(least);
-            }
-            self.more = Some((since, least));
-            return None;
+        if is_some {
+            let some = raise(&mut self.some, measured, now_ns, RAISE_ANYWAY_AFTER_NS);
+            next = next.or(some);
+        } else {
+            self.some = None;
         }
-        self.more = None;
-        None
+        if next.is_some() {
+            *self = Follower {
+                budget: next,
+                ..Follower::default()
+            };
+        }
+        next
     }
 }
 
@@ -160,6 +176,19 @@ mod tests {
             let there = if second % 2 == 0 { 5 * GIB } else { 4 * GIB };
             assert_eq!(follower.next(there, second * SECOND / 2), None);
         }
+    }
+
+    #[test]
+    fn what_a_moment_took_off_a_small_budget_comes_back() {
+        let mut follower = Follower::default();
+        let whole = GIB / 4;
+        assert_eq!(follower.next(whole, 0), Some(whole));
+        let less = whole - (50 << 20);
+        assert_eq!(follower.next(less, SECOND), Some(less));
+        for second in 2..12 {
+            assert_eq!(follower.next(whole, second * SECOND), None);
+        }
+        assert_eq!(follower.next(whole, 12 * SECOND), Some(whole));
     }
 
     proptest! {

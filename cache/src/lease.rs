@@ -144,9 +144,9 @@ impl Drop for Lease {
         for held in &mut self.held {
             // Whoever evicts has to be the last to hold the weights.
             drop(held.weights.take());
-            self.shared.gate.leave(&held.seat);
         }
-        self.shared.gate.end_working(&self.working);
+        let seats = self.held.iter().map(|held| &held.seat);
+        self.shared.gate.leave(seats, &self.working);
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) struct Run {
     /// changes [default: 60 % of the set, at least its largest]
     #[arg(long, value_name = "auto|SIZE")]
     ram: Option<Limit>,
-    /// Where models are leased: cpu, or simulated:SIZE[,GBPS]
+    /// Where models are leased: cpu, or simulated:SIZE or simulated:SIZE,GBPS
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Place,
     /// The device's budget, or auto: what it says is free, less --working-memory [default: all of

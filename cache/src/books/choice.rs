@@ -87,6 +87,19 @@ impl<I: Io> Books<I> {
         }
     }
 
+    /// Whether models that are not leased, or drained, make up so many bytes.
+    pub(super) fn will_free(&self, tier: usize, needed: u64, wanted: &[Seat<I::Model>]) -> bool {
+        let all = self.accounts[tier].resident.values();
+        let goes = all.filter(|entry| {
+            let pins = &entry.slots[tier].pins;
+            (pins.is_draining() || pins.count() == 0) && !is_wanted(entry, tier, wanted)
+        });
+        let freed = goes.fold(0_u64, |sum, entry| {
+            sum.saturating_add(entry.slots[tier].charge)
+        });
+        freed >= needed
+    }
+
     /// Asks leases to stay away from the models that would have to go, leased ones included.
     pub(super) fn drain_for(
         &mut self,

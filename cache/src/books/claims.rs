@@ -1,18 +1,19 @@
-//! What an admitted lease has claimed, and the loads that it brings about.
+//! What an admitted lease has claimed, and loads until they end.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::task::Waker;
 
 use plimsoll_events::EvictReason;
 
 use super::choice::Choice;
 use super::entry::{Named, Seat};
 use super::gate::Gate;
+use super::job::Job;
 use super::leaving::Leaving;
 use super::loading::{Loading, Outcome};
 use super::pending::Grant;
 use super::pins::Left;
-use super::{Books, Fault, Io, RAM};
+use super::{Books, Fault, Io};
 use crate::residency::{Input, Phase};
 
 /// How a model comes into a tier.
@@ -76,7 +77,7 @@ impl<I: Io> Books<I> {
         }
     }
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         seat: &Seat<I::Model>,
         loading: &Loading<I::Error>,
@@ -126,14 +127,8 @@ impl<I: Io> Claims<I> {
             working: granted.working,
         };
         // This is called under the lock, which dropping a job takes.
-        let job = (!granted.tasks.is_empty()).then(|| Job {
-            gate: Arc::clone(gate),
-            tasks: granted.tasks,
-            sources: granted.sources,
-            staging: granted.staging,
-            surplus: Vec::new(),
-            wakers: Vec::new(),
-        });
+        let job = (!granted.tasks.is_empty())
+            .then(|| Job::new(gate, granted.tasks, granted.sources, granted.staging));
         (claims, job)
     }
 
@@ -167,16 +162,16 @@ impl<I: Io> Claims<I> {
 
 impl<I: Io> Drop for Claims<I> {
     fn drop(&mut self) {
+        self.gate.end_working(&self.working);
         if !self.held.is_empty() {
             self.gate.let_go(&self.held);
         }
-        self.gate.end_working(&self.working);
     }
 }
 
 impl<I: Io> Gate<I> {
     /// Lets go of claims.
-    fn let_go(self: &Arc<Self>, claims: &[Claim<I>]) {
+    pub(super) fn let_go(self: &Arc<Self>, claims: &[Claim<I>]) {
         let mut books = self.books();
         let mut doomed = Vec::new();
         for claim in claims {
@@ -185,145 +180,9 @@ impl<I: Io> Gate<I> {
             }
         }
         self.changed(books);
-        for seat in doomed {
-            self.evict_doomed(seat);
-        }
+        self.evict_doomed(doomed);
         if self.is_beyond() {
             self.repair();
-        }
-    }
-}
-
-/// Loads to be done, by whichever thread. Dropping it withdraws what has not begun.
-pub(crate) struct Job<I: Io> {
-    gate: Arc<Gate<I>>,
-    /// RAM first.
-    tasks: Vec<Task<I>>,
-    /// Copies in RAM from which devices are loaded.
-    sources: Vec<Claim<I>>,
-    staging: u64,
-    /// Pages that were kept for loads in each tier and that none of these will use.
-    surplus: Vec<u64>,
-    wakers: Vec<Waker>,
-}
-
-impl<I: Io> Job<I> {
-    /// Has pages kept for exactly these loads, where so many bytes were expected before, and tasks
-    /// woken before the first.
-    pub(super) fn prepare(&mut self, loads: &[u64], expected: &[u64], wakers: Vec<Waker>) {
-        self.wakers = wakers;
-        for (tier, (bytes, before)) in loads.iter().zip(expected).enumerate() {
-            if bytes > before {
-                self.gate.io.expect(tier, bytes - before);
-            }
-        }
-        let surplus = loads.iter().zip(expected);
-        self.surplus = surplus
-            .map(|(bytes, before)| before.saturating_sub(*bytes))
-            .collect();
-    }
-
-    /// Does all of it. A load that fails ends it; what was still to come is withdrawn.
-    pub(crate) fn run(mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
-        self.give_surplus();
-        while !self.tasks.is_empty() {
-            if self.tasks[0].route == Route::Ram && !self.source_is_there() {
-                return;
-            }
-            let task = self.tasks.remove(0);
-            if !self.gate.load(&task) {
-                return;
-            }
-            self.drop_source(&task);
-        }
-    }
-
-    fn give_surplus(&mut self) {
-        for (tier, bytes) in std::mem::take(&mut self.surplus).into_iter().enumerate() {
-            if bytes > 0 {
-                self.gate.io.unexpect(tier, bytes);
-            }
-        }
-    }
-
-    /// How a load ends that has not begun. Where the copy that it needed could not be loaded, be it
-    /// for a panic, with that reason: withdrawn, it would be asked for again, and fail again, without
-    /// end.
-    fn why_not(&self, task: &Task<I>) -> Outcome<I::Error> {
-        let mut sources = self.sources.iter();
-        let source = sources.find(|claim| Arc::ptr_eq(&claim.seat.entry, &task.seat.entry));
-        let loading = source.and_then(|claim| claim.loading.as_ref());
-        match loading.and_then(|loading| loading.outcome()) {
-            Some(Outcome::Failed(error)) if task.route == Route::Ram => {
-                Outcome::Failed(error.clone())
-            }
-            _ => Outcome::Withdrawn,
-        }
-    }
-
-    /// Waits for the copy in RAM that the next task needs. Without it the job ends: where that copy
-    /// was withdrawn, whoever wants the model asks again, without it.
-    fn source_is_there(&self) -> bool {
-        let entry = &self.tasks[0].seat.entry;
-        let mut sources = self.sources.iter();
-        let Some(source) = sources.find(|claim| Arc::ptr_eq(&claim.seat.entry, entry)) else {
-            return false;
-        };
-        match &source.loading {
-            None => true,
-            Some(loading) => match self.gate.join(loading) {
-                Outcome::Loaded => true,
-                Outcome::Withdrawn | Outcome::Failed(_) => false,
-            },
-        }
-    }
-
-    /// Once a device has a model, its copy in RAM goes where copies are not kept.
-    fn drop_source(&mut self, task: &Task<I>) {
-        let entry = &task.seat.entry;
-        let is_source = |claim: &Claim<I>| Arc::ptr_eq(&claim.seat.entry, entry);
-        if task.seat.tier == RAM || self.gate.rules.keep_ram_copy {
-            return;
-        }
-        let needed = self
-            .tasks
-            .iter()
-            .any(|other| Arc::ptr_eq(&other.seat.entry, entry));
-        if let Some(at) = self.sources.iter().position(is_source)
-            && !needed
-        {
-            let source = self.sources.remove(at);
-            self.gate.let_go(std::slice::from_ref(&source));
-            self.gate.evict_idle(&[source.seat], &EvictReason::NotKept);
-        }
-    }
-}
-
-impl<I: Io> Drop for Job<I> {
-    fn drop(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
-        self.give_surplus();
-        for task in &self.tasks {
-            self.gate.io.unexpect(task.seat.tier, task.seat.charge());
-        }
-        if !self.tasks.is_empty() {
-            // All at once: whoever saw that one was withdrawn, and not yet that another failed,
-            // would ask again.
-            let mut books = self.gate.books();
-            for task in &self.tasks {
-                books.end(&task.seat, &task.loading, self.why_not(task));
-            }
-            self.gate.changed(books);
-        }
-        if self.staging > 0 {
-            let mut books = self.gate.books();
-            books.accounts[RAM].staging -= self.staging;
-            books.accounts[RAM].used -= self.staging;
-            self.gate.changed(books);
-        }
-        if !self.sources.is_empty() {
-            self.gate.let_go(&self.sources);
         }
     }
 }
@@ -331,7 +190,7 @@ impl<I: Io> Drop for Job<I> {
 impl<I: Io> Gate<I> {
     /// Loads a model whose bytes are reserved. On success its door is open, with all who claimed it
     /// inside; on failure its bytes are given back and all of them get the error.
-    fn load(self: &Arc<Self>, task: &Task<I>) -> bool {
+    pub(super) fn load(self: &Arc<Self>, task: &Task<I>) -> bool {
         let ended = Ended { gate: self, task };
         task.loading.begin();
         let (mut result, told) = self.io.load(task);
@@ -340,6 +199,8 @@ impl<I: Io> Gate<I> {
         if let Some(bytes) = refused
             && self.evict_for(task.seat.tier, bytes)
         {
+            // The first try has taken its part of what was expected.
+            self.io.expect(task.seat.tier, task.seat.charge());
             let again = self.io.load(task);
             result = again.0;
             untold.push(again.1);
@@ -360,7 +221,7 @@ impl<I: Io> Gate<I> {
         self.free(tier, bytes, &reason) > 0
     }
 
-    fn join(&self, loading: &Loading<I::Error>) -> Outcome<I::Error> {
+    pub(super) fn join(&self, loading: &Loading<I::Error>) -> Outcome<I::Error> {
         let _waiting = self.waiting();
         let mut books = self.books();
         loop {
@@ -371,16 +232,23 @@ impl<I: Io> Gate<I> {
         }
     }
 
-    /// Evicts a model that was dropped while it was leased, once nobody is left.
-    pub(crate) fn evict_doomed(self: &Arc<Self>, seat: &Seat<I::Model>) {
-        let leaving = {
+    /// Evicts models that were dropped while they were leased, once nobody is left.
+    pub(super) fn evict_doomed(self: &Arc<Self>, seats: Vec<&Seat<I::Model>>) {
+        if seats.is_empty() {
+            return;
+        }
+        // All of them are on their way before the first is told of, which may panic.
+        let leaving: Vec<Leaving<I>> = {
             let mut books = self.books();
-            if books.phase(seat) != Phase::Resident || !seat.slot().pins.close() {
-                return;
-            }
-            Leaving::begin(self, &mut books, seat.clone(), None)
+            let mut begin = |seat: &Seat<I::Model>| {
+                let goes = books.phase(seat) == Phase::Resident && seat.slot().pins.close();
+                goes.then(|| Leaving::begin(self, &mut books, seat.clone(), None))
+            };
+            seats.into_iter().filter_map(&mut begin).collect()
         };
-        leaving.evict(&EvictReason::Dropped, &Choice::default());
+        for one in leaving {
+            one.evict(&EvictReason::Dropped, &Choice::default());
+        }
     }
 }
 
@@ -392,8 +260,8 @@ struct Ended<'a, I: Io> {
 
 impl<I: Io> Ended<'_, I> {
     fn finish(self, outcome: Outcome<I::Error>) {
-        self.settle(outcome);
-        std::mem::forget(self);
+        // It ends once, also where what follows panics.
+        ManuallyDrop::new(self).settle(outcome);
     }
 
     fn settle(&self, outcome: Outcome<I::Error>) {
@@ -404,7 +272,7 @@ impl<I: Io> Ended<'_, I> {
         // Where nobody has claimed it, nobody will leave either.
         if seat.slot().pins.count() == 0 {
             if seat.entry.is_retired() {
-                self.gate.evict_doomed(seat);
+                self.gate.evict_doomed(vec![seat]);
             } else if self.gate.is_beyond() {
                 self.gate.repair();
             }

@@ -18,7 +18,7 @@ impl<I: Io> Books<I> {
         admission: &Admission<I::Model>,
         now_ns: u64,
     ) -> Option<u64> {
-        let since = self.draining_since?;
+        let since = *self.draining_since.values().min()?;
         let is_drained = |seat: &Seat<I::Model>| seat.slot().pins.is_draining();
         if !plan.seats.iter().any(is_drained) {
             return None;
@@ -39,7 +39,7 @@ impl<I: Io> Books<I> {
     ) -> Option<u64> {
         let way: Vec<usize> = admission.asks.iter().map(|ask| ask.tiers[0]).collect();
         let plan = self.plan(&admission.asks, &way, Sourcing::Files, rules);
-        if !admission.draining.is_empty() || !self.is_first(admission.ticket, plan.tiers(self)) {
+        if !self.is_first(admission.ticket, plan.tiers(self)) {
             return None;
         }
         let first_since = *admission.first_since_ns.get_or_insert(now_ns);
@@ -48,14 +48,17 @@ impl<I: Io> Books<I> {
             return (rules.drain_after_ns < u64::MAX).then_some(at);
         }
         for tier in 0..self.accounts.len() {
-            let missing = self.missing(&plan, tier);
-            if missing > 0 {
+            let (hoped, _) = self.accounts[tier].hoped(admission.ticket, now_ns);
+            let missing = self.missing(&plan, tier).saturating_sub(hoped);
+            // What was drained may be evicted by now, and still held: then others have to go.
+            if missing > 0 && !self.will_free(tier, missing, &plan.seats) {
                 let drained = self.drain_for(tier, missing, &plan.seats, policy);
                 admission.draining.extend(drained);
             }
         }
         if !admission.draining.is_empty() {
-            self.draining_since.get_or_insert(now_ns);
+            let since = self.draining_since.entry(admission.ticket);
+            since.or_insert(now_ns);
         }
         None
     }
@@ -67,7 +70,7 @@ impl<I: Io> Books<I> {
             for seat in admission.draining.drain(..) {
                 seat.slot().pins.drain(false);
             }
-            self.draining_since = None;
+            self.draining_since.remove(&admission.ticket);
         }
     }
 }

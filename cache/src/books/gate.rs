@@ -129,17 +129,29 @@ impl<I: Io> Gate<I> {
         self.tiers
     }
 
-    /// Takes a pin back, and wakes those who wait for room.
-    pub(crate) fn leave(self: &Arc<Self>, seat: &Seat<I::Model>) {
-        match seat.slot().pins.leave() {
-            Left::Others => {}
-            Left::Empty => {
-                if self.is_beyond() {
-                    self.repair();
-                }
-                self.wake();
+    /// Takes pins back with the working memory that came with them, and wakes those who wait for
+    /// room. All of it is given back before anything is evicted, which may panic.
+    pub(crate) fn leave<'a>(
+        self: &Arc<Self>,
+        seats: impl Iterator<Item = &'a Seat<I::Model>>,
+        working: &[u64],
+    ) {
+        let mut any_empty = false;
+        let mut doomed = Vec::new();
+        for seat in seats {
+            match seat.slot().pins.leave() {
+                Left::Others => {}
+                Left::Empty => any_empty = true,
+                Left::Doomed => doomed.push(seat),
             }
-            Left::Doomed => self.evict_doomed(seat),
+        }
+        self.end_working(working);
+        self.evict_doomed(doomed);
+        if any_empty {
+            if self.is_beyond() {
+                self.repair();
+            }
+            self.wake();
         }
     }
 

@@ -154,16 +154,15 @@ impl<I: Io> Gate<I> {
         freed
     }
 
-    /// Sets the budget of a tier, and evicts what no longer fits and is not leased.
-    pub(crate) fn set_budget(self: &Arc<Self>, tier: usize, budget: u64, ceiling: u64) {
-        {
-            let mut books = self.books();
-            let account = &mut books.accounts[tier];
-            account.budget = budget;
-            account.ceiling = ceiling;
-            self.changed(books);
-        }
-        self.repair();
+    /// Sets the budget of a tier. To be followed by [`wake_tasks`](Self::wake_tasks) and, for what
+    /// no longer fits, [`repair`](Self::repair).
+    pub(crate) fn set_budget(&self, tier: usize, budget: u64, ceiling: u64) {
+        let mut books = self.books();
+        let account = &mut books.accounts[tier];
+        account.budget = budget;
+        account.ceiling = ceiling;
+        // Leases that end before that come there too.
+        self.note_beyond(true);
     }
 
     /// Evicts what is beyond a budget and not leased. While leases keep something beyond it, each

@@ -12,7 +12,7 @@
 //! | `plan` | what a lease needs, tier by tier |
 //! | `choice` | which models make room |
 //! | `drain` | nobody starves |
-//! | `loading`, `claims` | loads under way, and what an admitted lease holds of them |
+//! | `loading`, `claims`, `job` | loads under way, what an admitted lease holds of them, and their order |
 //! | `holder` | who holds leases, to tell a wait that cannot end |
 //! | `pending` | a lease on its way, for threads that sleep and tasks that are polled |
 //! | `leaving` | a model's way out |
@@ -26,6 +26,7 @@ mod drain;
 mod entry;
 mod gate;
 mod holder;
+mod job;
 mod leaving;
 mod loading;
 mod pending;
@@ -127,8 +128,9 @@ pub(crate) struct Books<I: Io> {
     next_ticket: u64,
     /// Loads and evictions under way.
     moving: usize,
-    /// Since when models are drained for the first in the queue.
-    draining_since: Option<u64>,
+    /// Since when models are drained, by the ticket of the first in the queue for whom: one in each
+    /// tier at most.
+    draining_since: BTreeMap<u64, u64>,
     stalled_since: Option<u64>,
     /// Of tasks that wait, by ticket: one each, however often it is polled.
     wakers: BTreeMap<u64, std::task::Waker>,
@@ -163,7 +165,7 @@ impl<I: Io> Books<I> {
             queue: VecDeque::new(),
             next_ticket: 0,
             moving: 0,
-            draining_since: None,
+            draining_since: BTreeMap::new(),
             stalled_since: None,
             wakers: BTreeMap::new(),
             alarm: None,

@@ -8,10 +8,11 @@ use plimsoll_events::EvictReason;
 
 use super::admission::{Admission, Ask, Denied, Look};
 use super::choice::Choice;
-use super::claims::{Claims, Job, Progress};
+use super::claims::{Claims, Progress};
 use super::entry::Seat;
 use super::gate::Gate;
 use super::holder::Holder;
+use super::job::Job;
 use super::leaving::Leaving;
 use super::{Books, Io};
 
@@ -54,6 +55,7 @@ pub(crate) enum Step<I: Io> {
 pub(crate) struct Work<I: Io> {
     gate: Arc<Gate<I>>,
     leaving: Vec<(Leaving<I>, EvictReason, Choice)>,
+    expect: Vec<(usize, u64)>,
     unexpect: Vec<(usize, u64)>,
     /// Tasks that may go on. Never woken under the lock: they may take it.
     wakers: Vec<Waker>,
@@ -65,7 +67,16 @@ impl<I: Io> Work<I> {
         self.leaving.is_empty() && self.unexpect.is_empty()
     }
 
-    pub(crate) fn run(self) {
+    /// Announces the loads that the evictions are for, outside the lock and before they are handed
+    /// to another thread: who gives up takes it back, and that has to come after.
+    pub(crate) fn announce(&mut self) {
+        for (tier, bytes) in self.expect.drain(..) {
+            self.gate.io.expect(tier, bytes);
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        self.announce();
         self.wakers.into_iter().for_each(Waker::wake);
         for (leaving, reason, choice) in self.leaving {
             leaving.evict(&reason, &choice);
@@ -165,17 +176,17 @@ impl<I: Io> Pending<I> {
                         (Leaving::begin(&gate, books, seat, ticket), reason, choice)
                     })
                     .collect();
+                let mut expect = Vec::new();
                 for (tier, bytes) in expected.into_iter().enumerate() {
                     if bytes > self.expected[tier] {
-                        // Not with the evictions, which another thread may begin after this has
-                        // given up and taken it back.
-                        gate.io.expect(tier, bytes - self.expected[tier]);
+                        expect.push((tier, bytes - self.expected[tier]));
                         self.expected[tier] = bytes;
                     }
                 }
                 Step::Work(Work {
                     gate,
                     leaving,
+                    expect,
                     unexpect: Vec::new(),
                     wakers: Vec::new(),
                 })
@@ -228,6 +239,7 @@ impl<I: Io> Pending<I> {
         Work {
             gate: Arc::clone(&self.gate),
             leaving: Vec::new(),
+            expect: Vec::new(),
             unexpect,
             wakers: Vec::new(),
         }

@@ -102,7 +102,6 @@ impl<I: Io> Books<I> {
                 Phase::Resident | Phase::Loading { .. } => {}
             }
         }
-        self.plan_staging(&mut plan, rules);
         plan.loads.sort_by_key(|(seat, _)| seat.tier);
         self.plan_staging(&mut plan, rules);
         plan
@@ -115,7 +114,7 @@ impl<I: Io> Books<I> {
         sourcing: Sourcing,
         rules: &Rules,
     ) {
-        plan.bytes[seat.tier] += seat.charge();
+        plan.bytes[seat.tier] = plan.bytes[seat.tier].saturating_add(seat.charge());
         if seat.tier == RAM {
             plan.loads.push((seat, Route::File));
             return;
@@ -131,7 +130,7 @@ impl<I: Io> Books<I> {
                     && rules.keep_ram_copy
                     && in_ram.charge() <= self.accounts[RAM].budget =>
             {
-                plan.bytes[RAM] += in_ram.charge();
+                plan.bytes[RAM] = plan.bytes[RAM].saturating_add(in_ram.charge());
                 plan.loads.push((in_ram.clone(), Route::File));
                 true
             }
@@ -184,10 +183,11 @@ impl<I: Io> Books<I> {
             return 0;
         }
         // Measured from what is committed, which may already be beyond a budget that shrank.
-        account
-            .committed()
-            .saturating_add(needs)
-            .saturating_sub(account.budget)
+        match account.committed().checked_add(needs) {
+            Some(all) => all.saturating_sub(account.budget),
+            // Files can claim sizes whose sum overflows: that exceeds any budget.
+            None => u64::MAX,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Budgets that follow the machine: measuring, and changing what the books allow.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use malloc_stats::Metric;
 use malloc_stats::limits::Limits;
@@ -202,39 +202,68 @@ impl Budgets {
     pub(super) fn set(&self, gate: &Arc<Gate>, tier: usize, budget: Budget) -> Result<(), String> {
         let start = start(tier, gate.io.devices[tier].as_ref(), budget)?;
         let follows = start.followed.is_some();
-        {
-            let looked = self.followed.lock();
-            let mut looked = looked.unwrap_or_else(PoisonError::into_inner);
-            if let Some(at) = looked.followed.iter().position(|one| one.tier == tier) {
-                looked.followed.remove(at);
-                looked.budgets.remove(at);
-            }
-            looked.followed.extend(start.followed);
-            let count = looked.followed.len();
-            looked.budgets.resize(count, None);
-            self.any.store(count > 0, Ordering::Relaxed);
+        let looked = self.followed.lock();
+        let mut looked = looked.unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = looked.followed.iter().position(|one| one.tier == tier) {
+            looked.followed.remove(at);
+            looked.budgets.remove(at);
         }
+        looked.followed.extend(start.followed);
+        let count = looked.followed.len();
+        looked.budgets.resize(count, None);
+        self.any.store(count > 0, Ordering::Relaxed);
         gate.books().accounts[tier].reserve = start.reserve;
         if follows {
-            self.follow(gate, "start");
+            looked.follow(gate, "start").end(gate, looked);
+            gate.io.owed.look_again();
         } else {
             gate.set_budget(tier, start.budget, start.ceiling);
+            drop(looked);
+            gate.wake_tasks();
+            gate.repair();
         }
         Ok(())
     }
 
     /// Measures, and changes the budgets that are to change.
     pub(super) fn follow(&self, gate: &Arc<Gate>, cause: &str) {
-        // Whoever comes while another measures need not measure as well.
-        let Ok(mut looked) = self.followed.try_lock() else {
-            return;
+        let mut looked = match self.followed.try_lock() {
+            Ok(looked) => looked,
+            Err(TryLockError::Poisoned(looked)) => looked.into_inner(),
+            // Whoever comes while another measures need not measure as well.
+            Err(TryLockError::WouldBlock) => return,
         };
+        looked.follow(gate, cause).end(gate, looked);
+    }
+}
+
+/// Budgets that have changed, to be told of.
+struct Changes(Vec<Kind>);
+
+impl Changes {
+    /// Tells of them and evicts what no longer fits, which is not done under the lock.
+    fn end(self, gate: &Arc<Gate>, looked: MutexGuard<'_, Looked>) {
+        drop(looked);
+        if self.0.is_empty() {
+            return;
+        }
+        gate.wake_tasks();
+        self.0
+            .into_iter()
+            .for_each(|kind| gate.io.stream.emit(kind));
+        gate.repair();
+    }
+}
+
+impl Looked {
+    /// Measures, and changes the budgets in the books: whoever sets another meanwhile comes after.
+    fn follow(&mut self, gate: &Arc<Gate>, cause: &str) -> Changes {
         let now_ns = gate.io.now_ns();
-        looked.at_ns = Some(now_ns);
+        self.at_ns = Some(now_ns);
+        let mut changes = Vec::new();
         let Looked {
             followed, budgets, ..
-        } = &mut *looked;
-        let mut changes = Vec::new();
+        } = self;
         for (one, was) in followed.iter_mut().zip(budgets) {
             let device = gate.io.devices[one.tier].as_ref();
             // What cannot be read now leaves the budget as it is.
@@ -248,8 +277,8 @@ impl Budgets {
                 continue;
             };
             let ceiling = found.total.saturating_sub(one.reserve).max(budget);
-            changes.push((one.tier, budget, ceiling));
-            gate.io.stream.emit(Kind::Budget(Box::new(BudgetChange {
+            gate.set_budget(one.tier, budget, ceiling);
+            changes.push(Kind::Budget(Box::new(BudgetChange {
                 tier: device.name().to_owned(),
                 was_bytes: was.replace(budget),
                 budget_bytes: budget,
@@ -262,10 +291,7 @@ impl Budgets {
                 cause: cause.to_owned(),
             })));
         }
-        drop(looked);
-        for (tier, budget, ceiling) in changes {
-            gate.set_budget(tier, budget, ceiling);
-        }
+        Changes(changes)
     }
 }
 

@@ -162,7 +162,7 @@ impl Builder {
         self
     }
 
-    /// Where events go.
+    /// Where events go. Whoever hears them must not call the cache, nor block for long.
     #[must_use]
     pub fn stream(mut self, stream: Stream) -> Builder {
         self.stream = stream;

@@ -1,5 +1,6 @@
 //! What is evicted, dropped, moved or brought by request.
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -24,10 +25,21 @@ pub struct MadeRoom {
 }
 
 /// A model on its way into the cache, without a lease.
-#[derive(Debug)]
 #[must_use = "it goes on when this is dropped, but nobody hears how it ended"]
 pub struct Prefetch {
-    thread: Option<JoinHandle<Result<(), Error>>>,
+    state: Bringing,
+}
+
+enum Bringing {
+    Thread(JoinHandle<Result<(), Error>>),
+    /// Where no thread can be had, whoever waits does it; else whoever leases it.
+    Here(Box<dyn FnOnce() -> Result<(), Error> + Send>),
+}
+
+impl fmt::Debug for Prefetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prefetch").finish_non_exhaustive()
+    }
 }
 
 impl Prefetch {
@@ -35,12 +47,14 @@ impl Prefetch {
     ///
     /// # Errors
     /// As [`Cache::try_lease`].
-    pub fn wait(mut self) -> Result<(), Error> {
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            // The panic of an observer or a sink goes on here.
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(()),
+    pub fn wait(self) -> Result<(), Error> {
+        match self.state {
+            Bringing::Thread(thread) => match thread.join() {
+                Ok(result) => result,
+                // The panic of an observer or a sink goes on here.
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+            Bringing::Here(bring) => bring(),
         }
     }
 }
@@ -97,7 +111,11 @@ impl Cache {
         let tier = self.shared.tier(tier.into()).ok_or_else(no_device)?;
         let gate = &self.shared.gate;
         let free = || {
-            let room = gate.books().accounts[tier].room();
+            let room = {
+                let mut books = gate.books();
+                books.reap();
+                books.accounts[tier].room()
+            };
             match gate.io.devices[tier].memory().free {
                 Metric::Exact(free) => room.min(free),
                 _ => room,
@@ -169,7 +187,8 @@ impl Cache {
     }
 
     /// Brings a model where it is wanted, in the background and without a lease. It evicts what is
-    /// not leased, as a lease would, never what is, and does not wait for room.
+    /// not leased, as a lease would, never what is, and does not wait for room. Working memory that
+    /// is declared plays no part: nothing is leased.
     pub fn prefetch<'a>(&self, wanted: impl Into<Wanted<'a>>) -> Prefetch {
         let wanted: Wanted<'a> = wanted.into();
         let shared = Arc::clone(&self.shared);
@@ -187,8 +206,10 @@ impl Cache {
             .name("plimsoll-load".into())
             .spawn(move || there());
         Prefetch {
-            // Where no thread can be had, it is not brought: whoever leases it will.
-            thread: thread.ok(),
+            state: match thread {
+                Ok(thread) => Bringing::Thread(thread),
+                Err(_) => Bringing::Here(Box::new(move || bring())),
+            },
         }
     }
 }

@@ -61,8 +61,18 @@ impl Future for LeaseFuture {
     type Output = Result<Lease, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let (items, pending, busy) = match &mut this.state {
+        let polled = self.look(context);
+        if polled.is_ready() {
+            // It may live on, and must not keep its place in the queue meanwhile.
+            self.state = State::Ready(None);
+        }
+        polled
+    }
+}
+
+impl LeaseFuture {
+    fn look(&mut self, context: &mut Context<'_>) -> Poll<Result<Lease, Error>> {
+        let (items, pending, busy) = match &mut self.state {
             State::Ready(result) => {
                 let polled_again = Err(Error::NoModel);
                 return Poll::Ready(result.take().unwrap_or(polled_again));
@@ -73,7 +83,7 @@ impl Future for LeaseFuture {
                 busy,
             } => (items, pending, busy),
         };
-        let shared = &this.shared;
+        let shared = &self.shared;
         loop {
             let one = match pending {
                 Some(one) => one,
@@ -117,7 +127,10 @@ impl Future for LeaseFuture {
             let replaced = one.wake_by(&mut books, context.waker());
             drop((books, replaced));
             let work: Box<dyn FnOnce() + Send> = match work {
-                Ok(work) => Box::new(move || work.run()),
+                Ok(mut work) => {
+                    work.announce();
+                    Box::new(move || work.run())
+                }
                 Err(job) => Box::new(move || job.run()),
             };
             let done = Done {

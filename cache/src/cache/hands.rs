@@ -172,9 +172,12 @@ impl Hands {
             Route::File => Source::Files { staging: 0 },
             Route::Stream { staging } => Source::Files { staging },
             Route::Ram => {
-                copy = known.weights(RAM).ok_or_else(|| LoadError::Copy {
-                    model: known.model.name().to_owned(),
-                    reason: "it is gone".to_owned(),
+                copy = known.weights(RAM).ok_or_else(|| {
+                    device.unexpect(task.seat.charge());
+                    LoadError::Copy {
+                        model: known.model.name().to_owned(),
+                        reason: "it is gone".to_owned(),
+                    }
                 })?;
                 Source::Ram(&**copy)
             }

@@ -1,6 +1,7 @@
 //! What goes on in the background: budgets that follow, models that nobody leased for long, and
 //! memory that was freed and did not come back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -62,6 +63,12 @@ impl Owed {
 
     fn press(&self) {
         self.todo().pressure = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the keeper look at what there is to do: it may have become more.
+    pub(super) fn look_again(&self) {
+        drop(self.todo());
         self.changed.notify_all();
     }
 
@@ -190,22 +197,28 @@ fn keep(gate: &Weak<Gate>, duties: &Duties) {
         if stop {
             return;
         }
-        if duties.budgets.any() {
-            let cause = if pressure { "pressure" } else { "poll" };
-            duties.budgets.follow(&gate, cause);
+        let round = AssertUnwindSafe(|| keeping.round(&gate, missing, pressure));
+        if catch_unwind(round).is_err() {
+            tracing::error!("a sink has panicked in the background; the cache goes on");
         }
-        if !duties.keep_alive.is_zero() {
-            evict_idle(&gate, duties.keep_alive);
-        }
-        keeping.reclaim(&gate, missing);
-        keeping.settle(&gate);
     }
 }
 
 impl Keeping<'_> {
-    /// Waits until there is something to do. Returns what is missing, whether the kernel called,
-    /// and whether to end.
-    fn wait(&self, gate: &Gate) -> (u64, bool, bool) {
+    fn round(&mut self, gate: &Arc<Gate>, missing: u64, pressure: bool) {
+        if self.duties.budgets.any() {
+            let cause = if pressure { "pressure" } else { "poll" };
+            self.duties.budgets.follow(gate, cause);
+        }
+        if !self.duties.keep_alive.is_zero() {
+            evict_idle(gate, self.duties.keep_alive);
+        }
+        self.reclaim(gate, missing);
+        self.settle(gate);
+    }
+
+    /// How long there is nothing to do, if nobody calls.
+    fn pause(&self, now: Instant) -> Duration {
         let mut limit = Duration::from_secs(3600);
         if self.duties.budgets.any() {
             limit = limit.min(TICK);
@@ -214,16 +227,21 @@ impl Keeping<'_> {
             let often = self.duties.keep_alive / 4;
             limit = limit.min(often.clamp(Duration::from_millis(10), Duration::from_secs(1)));
         }
-        let now = Instant::now();
         let dues = self.unsettled.iter().map(|one| one.due);
-        for due in dues {
-            limit = limit.min(due.saturating_duration_since(now));
-        }
+        dues.fold(limit, |limit, due| {
+            limit.min(due.saturating_duration_since(now))
+        })
+    }
+
+    /// Waits until there is something to do. Returns what is missing, whether the kernel called,
+    /// and whether to end.
+    fn wait(&self, gate: &Gate) -> (u64, bool, bool) {
         let reclaims = self.duties.reclaim != Reclaim::None;
-        let until = now + limit;
+        let began = Instant::now();
         let mut todo = gate.io.owed.todo();
         loop {
             let now = Instant::now();
+            let until = began + self.pause(began);
             let reclaim_at = self.last_reclaim.map_or(now, |last| last + self.gap);
             let worth = reclaims && todo.missing >= WORTH_RECLAIMING;
             let due = if worth { until.min(reclaim_at) } else { until };

@@ -109,8 +109,12 @@ impl Cache {
         self.shared.lease(wanted, Wait::Until { started, timeout })
     }
 
-    /// As [`Cache::lease`], for tasks of any runtime: evictions and loads are done on other threads,
-    /// and the task is woken. Dropping the future gives up, at any moment, and keeps nothing.
+    /// As [`Cache::lease`], for tasks of any runtime: loads, and the evictions for them, are done on
+    /// other threads, and the task is woken. What is resident is leased by this call itself. Dropping
+    /// the future gives up, at any moment, and keeps nothing.
+    ///
+    /// Polling looks at the model's files, and measures budgets that follow. A task that waits while
+    /// itself holding leases on what would make room is not found out: give it a time limit.
     pub fn lease_async<'a, W: Into<Wanted<'a>>>(
         &self,
         wanted: impl IntoIterator<Item = W>,

@@ -155,9 +155,7 @@ impl Shared {
                 Some(seat) if held.iter().any(|had| had.seat == seat) => {}
                 Some(seat) if seat.slot().pins.enter() => held.push(Held::new(seat)),
                 _ => {
-                    for had in held {
-                        self.gate.leave(&had.seat);
-                    }
+                    self.gate.leave(held.iter().map(|had| &had.seat), &[]);
                     return None;
                 }
             }

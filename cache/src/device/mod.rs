@@ -107,8 +107,8 @@ pub enum Source<'a> {
 
 /// Memory that holds weights.
 ///
-/// Methods are called from any thread, several at once; under the cache's lock only `expect` and
-/// `charge`, which must not block. Whatever fails gives back all it took.
+/// Methods are called from any thread, several at once, never under the cache's lock. `charge` must
+/// not look at the cache. Whatever fails gives back all it took.
 pub trait Device: fmt::Debug + Send + Sync + 'static {
     /// Its tier, the same for as long as it lives.
     fn tier(&self) -> Tier;

@@ -182,12 +182,24 @@ impl DeviceWeights for HostWeights {
     /// A candle tensor on the CPU: over this memory where it can be adopted, else a copy.
     fn tensor(&self, index: usize) -> Result<Tensor, Error> {
         let tensor = &self.model.tensors()[index];
-        if let Memory::Anonymous(region) = &self.memory
-            && let Some(adopted) = self.adopted(region, index, tensor)
-        {
-            return Ok(adopted.clone());
+        let mut reading = None;
+        if let Memory::Anonymous(region) = &self.memory {
+            let mut adopted = self.adopted(region, index, tensor);
+            if adopted.is_none() {
+                // While it is copied nobody may begin to write to it.
+                reading = self.views[index].read();
+                if reading.is_none() {
+                    // It was adopted since; or it cannot be, and never will be.
+                    adopted = self.adopted(region, index, tensor);
+                }
+            }
+            if let Some(adopted) = adopted {
+                return Ok(adopted.clone());
+            }
         }
-        self.copy(index, tensor)
+        let copy = self.copy(index, tensor);
+        drop(reading);
+        copy
     }
 
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {

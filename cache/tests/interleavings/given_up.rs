@@ -13,7 +13,7 @@ use crate::orders::{together, try_orders, try_random_orders};
 use crate::thread;
 use crate::world::{
     Failure, Gate, Lease, Model, PATIENT, World, asks, gate, is_whole, lease, loads, model,
-    use_in_ram,
+    set_budget, use_in_ram,
 };
 
 /// A task that can be woken.
@@ -89,7 +89,11 @@ fn ask(
                 drop(pending.wake_by(&mut books, &waker));
                 continue;
             }
-            Step::Work(work) => Box::new(move || work.run()),
+            Step::Work(mut work) => {
+                // This `Io` does not mind the lock.
+                work.announce();
+                Box::new(move || work.run())
+            }
             Step::Load(job) => Box::new(move || job.run()),
         };
         busy.store(true, Ordering::Release);
@@ -218,7 +222,7 @@ fn a_job_for_less_than_was_expected_leaves_no_pages_when_it_is_withdrawn() {
         };
         evictions.run();
         // What was evicted for has no room any more: the device has.
-        gate.set_budget(RAM, 5, 10);
+        set_budget(&gate, RAM, 5, 10);
         let step = pending.step(&mut gate.books(), false);
         assert!(matches!(step, Step::Load(_)));
         drop(step);
@@ -242,7 +246,7 @@ fn what_was_evicted_for_and_loaded_by_another_leaves_no_pages() {
             panic!("RAM is full");
         };
         evictions.run();
-        gate.set_budget(RAM, 5, 10);
+        set_budget(&gate, RAM, 5, 10);
         loop {
             let step = pending.step(&mut gate.books(), false);
             match step {

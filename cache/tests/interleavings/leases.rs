@@ -5,7 +5,7 @@ use shuttle::thread::yield_now;
 use crate::books::{Denied, RAM, Wait};
 use crate::orders::{together, try_all_orders, try_orders};
 use crate::thread;
-use crate::world::{PATIENT, evict, gate, hit, is_whole, lease, model, use_in_ram};
+use crate::world::{PATIENT, evict, gate, hit, is_whole, lease, model, set_budget, use_in_ram};
 
 #[test]
 fn a_model_is_leased_and_evicted_at_once() {
@@ -124,9 +124,9 @@ fn a_budget_that_shrinks_and_grows_under_leases_serves_everyone() {
             thread!(gate, a, b => use_in_ram(&gate, &[&a, &b])),
             thread!(gate, b, c => use_in_ram(&gate, &[&c, &b])),
             thread!(gate => {
-                gate.set_budget(RAM, 10, 30);
+                set_budget(&gate, RAM, 10, 30);
                 yield_now();
-                gate.set_budget(RAM, 20, 30);
+                set_budget(&gate, RAM, 20, 30);
             }),
         ]);
         is_whole(&gate);
@@ -144,7 +144,7 @@ fn a_waiter_beyond_a_budget_that_shrank_for_good_is_refused_while_others_hold_le
                 let denied = lease(&gate, [(&b, RAM), (&c, RAM)], Wait::Forever).err();
                 assert!(matches!(denied, Some(Denied::Exceeds { tier: RAM, asked: 20 })));
             }),
-            thread!(gate => gate.set_budget(RAM, 10, 10)),
+            thread!(gate => set_budget(&gate, RAM, 10, 10)),
         ]);
         held.work();
         drop(held);
@@ -161,8 +161,8 @@ fn what_is_beyond_a_budget_that_shrank_goes_with_the_leases_of_it() {
         together(vec![
             thread!(gate, a, b => use_in_ram(&gate, &[&a, &b])),
             thread!(gate, b, c => use_in_ram(&gate, &[&b, &c])),
-            thread!(gate => gate.set_budget(RAM, 20, 20)),
-            thread!(gate => gate.set_budget(RAM, 25, 25)),
+            thread!(gate => set_budget(&gate, RAM, 20, 20)),
+            thread!(gate => set_budget(&gate, RAM, 25, 25)),
         ]);
         let books = gate.books();
         assert!(books.accounts[RAM].used() <= books.accounts[RAM].budget);

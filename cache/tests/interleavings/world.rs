@@ -305,10 +305,16 @@ impl Drop for Lease {
         }
         for seat in &self.seats {
             *self.gate.io.state().users.entry(place(seat)).or_default() -= 1;
-            self.gate.leave(seat);
         }
-        self.gate.end_working(&self.working);
+        self.gate.leave(self.seats.iter(), &self.working);
     }
+}
+
+/// Sets a budget as whoever watches the machine does.
+pub(crate) fn set_budget(gate: &Arc<Gate>, tier: usize, budget: u64, ceiling: u64) {
+    gate.set_budget(tier, budget, ceiling);
+    gate.wake_tasks();
+    gate.repair();
 }
 
 /// A lease on what is there, without the lock.
