@@ -458,7 +458,14 @@ impl World {
                 self.at
             );
             let working: u64 = self.leases.iter().map(|live| live.working[tier]).sum();
-            assert_eq!(seen.working_bytes, working, "{}", self.at);
+            assert_eq!(
+                seen.working_bytes,
+                working,
+                "{}: what is declared: {picture:?}, {} wait: {:?}",
+                self.at,
+                self.waiting.len(),
+                self.waiting.iter().map(|one| &one.asks).collect::<Vec<_>>()
+            );
         }
         let exist = 64 * PAGE - self.device.memory().free.bytes().unwrap();
         assert_eq!(
@@ -497,8 +504,10 @@ impl World {
             }
             let picture = self.cache.residency();
             let mut places = picture.models.iter().flat_map(|model| &model.places);
-            let moving =
-                places.any(|place| place.phase != "resident") || picture.tiers[0].staging_bytes > 0;
+            // Who is out of the queue and not there yet has what it was granted.
+            let moving = places.any(|place| place.phase != "resident")
+                || picture.tiers[0].staging_bytes > 0
+                || picture.waiting != self.waiting.len() as u64;
             let stuck = |first: &Waiting| self.feasible(&first.asks);
             let late = Instant::now() > patience;
             if !moving && !self.waiting.first().is_some_and(stuck) {
