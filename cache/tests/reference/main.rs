@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checks;
 mod model;
 mod random;
 mod waiting;

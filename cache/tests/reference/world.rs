@@ -2,7 +2,6 @@
 
 use std::ops::AddAssign;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use plimsoll_cache::device::{Device, Fault, Simulated};
@@ -11,10 +10,10 @@ use plimsoll_events::{Event, Kind, Sink, Stream};
 
 use crate::model::{Seat, Situation};
 use crate::random::Random;
-use crate::support::{Folder, contents};
+use crate::support::Folder;
 use crate::waiting::Waiting;
 
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 const MODELS: usize = 8;
 const MOST_WAITING: usize = 3;
 
@@ -26,14 +25,14 @@ pub struct Ask {
     working: u64,
 }
 
-struct Live {
-    lease: Lease,
-    seats: Vec<Seat>,
-    working: [u64; 2],
+pub struct Live {
+    pub lease: Lease,
+    pub seats: Vec<Seat>,
+    pub working: [u64; 2],
 }
 
 /// A tensor that may outlive its lease.
-struct Kept {
+pub struct Kept {
     _tensor: Tensor,
     seat: Seat,
     /// How often its model had been evicted from there when it was taken.
@@ -66,11 +65,11 @@ impl AddAssign for Done {
 
 /// Counts by events what is in each tier, beside the cache's own count.
 #[derive(Default)]
-struct Books(Mutex<Counts>);
+pub struct Books(pub Mutex<Counts>);
 
 #[derive(Default)]
-struct Counts {
-    bytes: [i64; 2],
+pub struct Counts {
+    pub bytes: [i64; 2],
     /// How often each model was evicted from each tier.
     evictions: [[u64; MODELS]; 2],
 }
@@ -95,18 +94,18 @@ impl Sink for Books {
 
 pub struct World {
     pub at: String,
-    cache: Cache,
-    device: Arc<Simulated>,
-    models: Vec<Model>,
-    charges: Vec<u64>,
-    generations: Vec<u64>,
-    leases: Vec<Live>,
-    tensors: Vec<Kept>,
-    waiting: Vec<Waiting>,
-    budgets: [u64; 2],
-    faults: usize,
-    books: Arc<Books>,
-    done: Done,
+    pub cache: Cache,
+    pub device: Arc<Simulated>,
+    pub models: Vec<Model>,
+    pub charges: Vec<u64>,
+    pub generations: Vec<u64>,
+    pub leases: Vec<Live>,
+    pub tensors: Vec<Kept>,
+    pub waiting: Vec<Waiting>,
+    pub budgets: [u64; 2],
+    pub faults: usize,
+    pub books: Arc<Books>,
+    pub done: Done,
 }
 
 impl World {
@@ -154,7 +153,7 @@ impl World {
         }
     }
 
-    fn tier(&self, index: usize) -> Tier {
+    pub fn tier(&self, index: usize) -> Tier {
         if index == 0 {
             Tier::RAM
         } else {
@@ -300,7 +299,7 @@ impl World {
     }
 
     /// Whether a request could be met now, by what the reference knows.
-    fn feasible(&self, asks: &[Ask]) -> bool {
+    pub fn feasible(&self, asks: &[Ask]) -> bool {
         let picture = self.cache.residency();
         let mut resident = Vec::new();
         for model in picture.models.iter().filter(|model| !model.dropped) {
@@ -374,7 +373,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, asks: &[Ask], lease: Lease) {
+    pub fn note(&mut self, asks: &[Ask], lease: Lease) {
         let mut seats: Vec<Seat> = Vec::new();
         let mut working = [0, 0];
         for ask in asks {
@@ -401,7 +400,7 @@ impl World {
     }
 
     /// A lease may fail for a fault that was asked for, and for nothing else.
-    fn expect_faults_only<T>(&mut self, result: &Result<T, Error>) {
+    pub fn expect_faults_only<T>(&mut self, result: &Result<T, Error>) {
         if let Err(Error::Load(error)) = result {
             assert!(self.faults > 0, "{}: {error}", self.at);
             let text = error.to_string();
@@ -426,126 +425,5 @@ impl World {
             seat,
             evictions,
         });
-    }
-
-    /// What holds at every moment.
-    pub fn check(&mut self) {
-        self.serve();
-        let picture = self.cache.residency();
-        for tier in 0..2 {
-            let seen = &picture.tiers[tier];
-            let places = picture.models.iter().flat_map(|model| &model.places);
-            let there = places.filter(|place| place.tier == seen.tier);
-            let resident: u64 = there.map(|place| place.charged_bytes).sum();
-            assert_eq!(
-                seen.used_bytes,
-                resident + seen.held_bytes + seen.staging_bytes,
-                "{}: what counts is what is there",
-                self.at
-            );
-            // A load on another thread is told of once those who waited for it can go on.
-            let patience = Instant::now() + Duration::from_secs(20);
-            let told = || self.books.0.lock().unwrap().bytes[tier];
-            while told() != resident as i64 {
-                assert!(Instant::now() < patience, "{}: what was told", self.at);
-                std::thread::yield_now();
-            }
-            let beyond = seen.used_bytes + seen.working_bytes > self.budgets[tier];
-            self.done.beyond_budget += u64::from(beyond);
-            assert!(
-                !beyond || seen.used_bytes == seen.pinned_bytes,
-                "{}: beyond the budget by what could go: {seen:?}",
-                self.at
-            );
-            let working: u64 = self.leases.iter().map(|live| live.working[tier]).sum();
-            assert_eq!(
-                seen.working_bytes,
-                working,
-                "{}: what is declared: {picture:?}, {} wait: {:?}",
-                self.at,
-                self.waiting.len(),
-                self.waiting.iter().map(|one| &one.asks).collect::<Vec<_>>()
-            );
-        }
-        let exist = 64 * PAGE - self.device.memory().free.bytes().unwrap();
-        assert_eq!(
-            picture.tiers[1].used_bytes, exist,
-            "{}: what counts is what exists",
-            self.at
-        );
-        for (index, live) in self.leases.iter().enumerate() {
-            let seat = live.seats[index % live.seats.len()];
-            let model = &self.models[seat.model];
-            let weights = live.lease.get_on(model, self.tier(seat.tier)).unwrap();
-            let bytes = weights.bytes(&weights.tensors()[0].name).unwrap();
-            assert!(*bytes == contents(model)[0][..], "{}: other bytes", self.at);
-        }
-    }
-
-    /// Lets waiting leases go on as far as they can; the first of them may not wait for what is
-    /// there.
-    fn serve(&mut self) {
-        let patience = Instant::now() + Duration::from_secs(20);
-        loop {
-            let mut at = 0;
-            while at < self.waiting.len() {
-                let Some(result) = self.waiting[at].poll() else {
-                    at += 1;
-                    continue;
-                };
-                let waited = self.waiting.remove(at);
-                match result {
-                    Ok(lease) => {
-                        self.done.served_waiting += 1;
-                        self.note(&waited.asks, lease);
-                    }
-                    Err(error) => self.expect_faults_only(&Err::<(), _>(error)),
-                }
-            }
-            let picture = self.cache.residency();
-            let mut places = picture.models.iter().flat_map(|model| &model.places);
-            // Who is out of the queue and not there yet has what it was granted.
-            let moving = places.any(|place| place.phase != "resident")
-                || picture.tiers[0].staging_bytes > 0
-                || picture.waiting != self.waiting.len() as u64;
-            let stuck = |first: &Waiting| self.feasible(&first.asks);
-            let late = Instant::now() > patience;
-            if !moving && !self.waiting.first().is_some_and(stuck) {
-                return;
-            }
-            assert!(
-                !late,
-                "{}: a lease waits that could be served: {:?}\n{:?}\n{picture:?}",
-                self.at,
-                self.waiting.iter().map(|one| &one.asks).collect::<Vec<_>>(),
-                self.cache,
-            );
-            std::thread::yield_now();
-        }
-    }
-
-    /// Lets go of everything: every byte is given back.
-    pub fn end(mut self) -> Done {
-        self.waiting.clear();
-        self.leases.clear();
-        self.tensors.clear();
-        let patience = Instant::now() + Duration::from_secs(20);
-        loop {
-            let cleared = self.cache.clear();
-            let used = [Tier::RAM, self.device.tier()]
-                .map(|tier| self.cache.usage_of(tier).unwrap().used_bytes);
-            if used == [0, 0] {
-                break;
-            }
-            // Loads that were given up go on for a moment.
-            assert!(
-                Instant::now() < patience,
-                "{}: {cleared:?} {used:?}",
-                self.at
-            );
-            std::thread::yield_now();
-        }
-        assert_eq!(self.device.memory().free.bytes(), Some(64 * PAGE));
-        self.done
     }
 }
