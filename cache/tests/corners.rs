@@ -322,3 +322,20 @@ fn what_nobody_waits_for_any_more_is_not_even_begun() {
         assert_eq!(kept.loads(), ["a in ram from File"]);
     }
 }
+
+#[test]
+fn room_is_made_beyond_what_tensors_still_hold() {
+    let folder = Folder::new();
+    let [a, b] = ["a", "b"].map(|name| folder.model(name, MIB));
+    let (cache, _) = cache(|builder| builder.ram(3 * MIB));
+    let lease = cache.lease([&a]).unwrap();
+    let weights = lease.get(&a).unwrap();
+    let tensor = weights.tensor(&weights.tensors()[0].name).unwrap();
+    drop(lease);
+    drop(cache.lease([&b]).unwrap());
+    // The least recently leased goes first, in vain.
+    let made = cache.make_room(plimsoll_cache::Cpu, 3 * MIB / 2).unwrap();
+    assert!(made.free_bytes >= 3 * MIB / 2, "{made:?}");
+    assert_eq!(cache.usage().resident_models, 0);
+    drop(tensor);
+}

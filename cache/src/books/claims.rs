@@ -185,9 +185,7 @@ impl<I: Io> Gate<I> {
             self.repair();
         }
     }
-}
 
-impl<I: Io> Gate<I> {
     /// Loads a model whose bytes are reserved. On success its door is open, with all who claimed it
     /// inside; on failure its bytes are given back and all of them get the error.
     pub(super) fn load(self: &Arc<Self>, task: &Task<I>) -> bool {

@@ -14,9 +14,9 @@ use crate::residency::{Input, Phase};
 /// What a [`clear`](crate::Cache::clear) did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cleared {
-    /// Models evicted, by tier.
+    /// Models evicted, once for each tier that they were in.
     pub evicted: Vec<String>,
-    /// Models that leases hold, with how many: they stay.
+    /// Models that leases hold, with how many, once for each tier: they stay.
     pub leased: Vec<(String, u64)>,
 }
 

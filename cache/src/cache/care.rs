@@ -121,11 +121,14 @@ impl Cache {
                 _ => room,
             }
         };
-        let before = free();
+        let reason = EvictReason::Requested { asked_bytes: bytes };
         let mut freed_bytes = 0;
-        if before < bytes {
-            let reason = EvictReason::Requested { asked_bytes: bytes };
-            freed_bytes = gate.free(tier, bytes - before, &reason);
+        // What is evicted may still be held by tensors: then more has to go.
+        while let Some(missing) = bytes.checked_sub(free()).filter(|missing| *missing > 0) {
+            match gate.free(tier, missing, &reason) {
+                0 => break,
+                freed => freed_bytes += freed,
+            }
         }
         let free_bytes = free();
         if free_bytes >= bytes {
