@@ -71,6 +71,7 @@ pub mod gpu;
 mod heap_residency;
 pub mod jemalloc;
 pub mod limits;
+pub mod mappings;
 pub mod metric;
 pub mod process;
 pub mod provider;
