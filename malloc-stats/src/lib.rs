@@ -68,6 +68,7 @@ mod diff;
 mod error;
 pub mod glibc;
 pub mod gpu;
+pub mod heap;
 mod heap_residency;
 pub mod jemalloc;
 pub mod limits;

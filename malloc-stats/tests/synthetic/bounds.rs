@@ -1,0 +1,74 @@
+//! What holds whatever is in memory: little work, little memory, and numbers that can be true.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use malloc_stats::Metric;
+use malloc_stats::heap::{AddressSpace, Heap, HeapError, Options, walk};
+
+use crate::space::{Forged, PAGE};
+
+/// The most that a walk may hold.
+pub const MOST_MEMORY: u64 = 64 << 20;
+
+/// Walks, and panics where the walk did too much or found what cannot be.
+pub fn walked(space: &Forged, options: &Options) -> Result<Vec<Heap>, HeapError> {
+    let tally = space.tally();
+    let calls = || tally.reads.load(Relaxed) + tally.residency_calls.load(Relaxed);
+    let before = calls();
+    let walked = walk(space, options);
+    let made = calls() - before;
+    let tries = u64::from(options.retries) + 1;
+    // A page holds 128 headers at most, which lists may lead to one by one.
+    let held = space.resident_pages() + space.mappings().len() as u64;
+    let allowed = tries * (20_000 + 256 * held);
+    assert!(
+        made <= allowed,
+        "{made} calls for {} pages, where {allowed} would do",
+        space.resident_pages()
+    );
+    for heap in walked.iter().flatten() {
+        can_be(space, heap);
+    }
+    walked
+}
+
+fn can_be(space: &Forged, heap: &Heap) {
+    // Heaps may have grown since the mappings were listed, so virtual sizes have no closer bound.
+    let addresses = 1 << 47;
+    let resident = space.resident_pages() * PAGE;
+    let at_most = |what: &str, found: Metric, most: u64| {
+        let found = found.bytes().unwrap_or(0);
+        assert!(found <= most, "{what} is {found:#x}, of {most:#x}");
+    };
+    at_most("cached_resident", heap.totals.cached_resident, resident);
+    at_most("heap_rss", heap.totals.heap_rss, resident);
+    at_most("swapped", heap.totals.swapped, resident);
+    at_most("free_resident", heap.trim.free_resident, resident);
+    at_most("releasable", heap.trim.releasable, resident);
+    at_most("secondary_tops", heap.trim.secondary_tops, resident);
+    at_most("tcache", heap.trim.tcache, addresses);
+    at_most("free_virtual", heap.totals.free_virtual, addresses);
+    at_most("mmapped", heap.mmapped.resident, resident);
+    let listed: u64 = space.mappings().iter().map(|mapping| mapping.len()).sum();
+    assert!(heap.mmapped.found_bytes <= listed);
+    assert!(heap.trim.releasable.bytes() <= heap.trim.free_resident.bytes());
+    let mut histogram: u64 = 0;
+    for class in &heap.histogram {
+        histogram += class.in_use.bytes + class.free.bytes;
+    }
+    assert!(
+        histogram <= addresses,
+        "chunks of {histogram:#x} bytes in {addresses:#x}"
+    );
+    for arena in &heap.arenas {
+        at_most("arena's rss", arena.rss, resident);
+        at_most("arena's free", arena.free, addresses);
+        at_most("arena's releasable", arena.releasable, resident);
+        for cells in [1, 7, 80 * 24] {
+            assert!(arena.coverage.cells(cells).len() <= cells);
+        }
+    }
+    // What was read is somebody else's, and still JSON that can be read back.
+    let text = serde_json::to_string(heap).unwrap();
+    let _: Heap = serde_json::from_str(&text).unwrap();
+}
