@@ -70,6 +70,7 @@ pub mod glibc;
 pub mod gpu;
 pub mod heap;
 mod heap_residency;
+pub mod inspect;
 pub mod jemalloc;
 pub mod limits;
 pub mod mappings;
