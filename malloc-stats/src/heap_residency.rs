@@ -15,6 +15,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::heap::PageState;
+use crate::mappings::{Backing, Mapping};
+use crate::pagemap::Pagemap;
 use crate::process::for_each_line;
 use crate::size::Size;
 
@@ -25,9 +28,6 @@ const HEAP_MAX: u64 = if cfg!(target_pointer_width = "64") {
 } else {
     1 << 20
 };
-
-/// Bit 63 of a pagemap entry: the page is present in RAM.
-const PRESENT: u64 = 1 << 63;
 
 /// Heaps and what is resident of them, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,22 +41,23 @@ pub(crate) struct HeapResidency {
 /// heaps of `glibc.malloc.hugetlb=2`), and a number would be too low.
 pub(crate) fn read(arena: u64) -> Result<HeapResidency, String> {
     let unreadable = |what: &str, error| format!("residency of the heaps: {what}: {error}");
-    let pagemap = Pagemap::open().map_err(|e| unreadable("/proc/self/pagemap", e))?;
+    let pagemap = File::open("/proc/self/pagemap").map(Pagemap::new);
+    let pagemap = pagemap.map_err(|e| unreadable("/proc/self/pagemap", e))?;
     let memory = File::open("/proc/self/mem").map_err(|e| unreadable("/proc/self/mem", e))?;
     let mut heaps = HeapResidency::default();
     let mut failure = None;
     for_each_line(Path::new("/proc/self/maps"), |line| {
-        let Some(mapping) = Mapping::of(line) else {
+        let Some(mapping) = Mapping::parse(line).filter(Mapping::is_private_anonymous) else {
             return;
         };
-        let mut count = |range: Range<u64>| match pagemap.present(&range) {
+        let mut count = |range: Range<u64>| match resident(&pagemap, &range) {
             Ok(bytes) => {
                 heaps.address_space += range.end - range.start;
                 heaps.resident += bytes;
             }
             Err(error) => failure = Some(error),
         };
-        if mapping.is_brk {
+        if mapping.backing == Backing::Brk {
             count(mapping.range);
             return;
         }
@@ -83,35 +84,10 @@ pub(crate) fn read(arena: u64) -> Result<HeapResidency, String> {
     Ok(heaps)
 }
 
-/// A private, writable, anonymous mapping.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapping {
-    range: Range<u64>,
-    is_brk: bool,
-}
-
-impl Mapping {
-    /// From a line of `/proc/PID/maps`; `None` for mappings of any other sort.
-    fn of(line: &str) -> Option<Self> {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let permissions = fields.next()?;
-        let inode = fields.nth(2)?;
-        let name = fields.next().unwrap_or("");
-        let is_brk = name == "[heap]";
-        let anonymous = inode == "0" && (is_brk || name.is_empty() || name.starts_with("[anon:"));
-        if !permissions.starts_with("rw") || !permissions.ends_with('p') || !anonymous {
-            return None;
-        }
-        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
-        (range.start < range.end).then_some(Self { range, is_brk })
-    }
-}
-
 /// The writable size of the arena heap that begins at `start`, if one does.
 fn arena_heap(memory: &File, pagemap: &Pagemap, start: u64) -> Option<u64> {
-    let first_page = start..start + pagemap.page;
-    if pagemap.present(&first_page).ok()? == 0 {
+    let first_page = start..start + pagemap.page();
+    if resident(pagemap, &first_page).ok()? == 0 {
         return None;
     }
     let mut info = [0; 4 * size_of::<usize>()];
@@ -131,71 +107,27 @@ fn arena_heap(memory: &File, pagemap: &Pagemap, start: u64) -> Option<u64> {
         && size > 0
         && size <= mprotected
         && mprotected <= HEAP_MAX
-        && mprotected.is_multiple_of(pagemap.page);
+        && mprotected.is_multiple_of(pagemap.page());
     sound.then_some(mprotected)
 }
 
-struct Pagemap {
-    file: File,
-    page: u64,
-}
-
-impl Pagemap {
-    fn open() -> std::io::Result<Self> {
-        Ok(Self {
-            file: File::open("/proc/self/pagemap")?,
-            page: rustix::param::page_size() as u64,
-        })
+/// Bytes of a range of whole pages that are resident.
+fn resident(pagemap: &Pagemap, range: &Range<u64>) -> std::io::Result<u64> {
+    // Runs are few, and their list is bounded by taking the range in pieces.
+    const PIECE: u64 = 64 << 20;
+    let mut runs = Vec::new();
+    let mut bytes = 0;
+    let mut start = range.start;
+    while start < range.end {
+        let end = range.end.min(start + PIECE);
+        pagemap.states(&(start..end), &mut runs)?;
+        let resident = runs
+            .drain(..)
+            .filter(|run| run.state == PageState::Resident);
+        bytes += resident
+            .map(|run| run.range.end - run.range.start)
+            .sum::<u64>();
+        start = end;
     }
-
-    /// Bytes of a range of whole pages that are present.
-    fn present(&self, range: &Range<u64>) -> std::io::Result<u64> {
-        // 2048 entries; one call walks 8 MiB of small pages.
-        let mut buffer = [0; 16 << 10];
-        let (mut entry, end) = (range.start / self.page, range.end / self.page);
-        let mut pages = 0;
-        while entry < end {
-            let wanted = usize::try_from((end - entry) * 8)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
-            let window = buffer.get_mut(..wanted).unwrap_or_default();
-            let read = self.file.read_at(window, entry * 8)? / 8 * 8;
-            if read == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            let entries = buffer.get(..read).unwrap_or_default().chunks_exact(8);
-            for bytes in entries {
-                let mut word = [0; 8];
-                word.copy_from_slice(bytes);
-                pages += u64::from(u64::from_ne_bytes(word) & PRESENT != 0);
-            }
-            entry += (read / 8) as u64;
-        }
-        Ok(pages * self.page)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Mapping;
-
-    #[test]
-    fn heap_and_anonymous_mappings_are_kept_and_files_are_not() {
-        let heap = Mapping::of("5579c9335000-5579c9356000 rw-p 00000000 00:00 0    [heap]");
-        assert_eq!(
-            heap,
-            Some(Mapping {
-                range: 0x5579_c933_5000..0x5579_c935_6000,
-                is_brk: true
-            })
-        );
-        assert!(Mapping::of("7f0000000000-7f0000021000 rw-p 00000000 00:00 0 ").is_some());
-        assert!(Mapping::of("7f0000000000-7f0000021000 rw-p 00000000 00:00 0 [stack]").is_none());
-        assert!(Mapping::of("7f0000021000-7f0004000000 ---p 00000000 00:00 0 ").is_none());
-        assert!(
-            Mapping::of("7f0000000000-7f0000021000 rw-p 0000 fe:00 42 /lib/libc.so.6").is_none()
-        );
-        assert!(Mapping::of("7f0000000000-7f0000021000 rw-s 00000000 00:00 0").is_none());
-        assert!(Mapping::of("nonsense").is_none());
-    }
+    Ok(bytes)
 }

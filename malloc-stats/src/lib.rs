@@ -75,6 +75,7 @@ pub mod jemalloc;
 pub mod limits;
 pub mod mappings;
 pub mod metric;
+mod pagemap;
 pub mod process;
 pub mod provider;
 mod reader;

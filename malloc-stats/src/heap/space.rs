@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::mappings::Mapping;
 
 /// Memory that can be read from outside. A process is one
-/// (`inspect::ProcessMemory`); a made-up one stands for a process in tests.
+/// ([`ProcessMemory`](crate::inspect::ProcessMemory)); a made-up one stands for a process in tests.
 ///
 /// The walker asks what is resident *before* it reads, and never reads a page that is not: a read
 /// from outside would map a zero page there, or bring one back from swap.

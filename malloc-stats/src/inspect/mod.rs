@@ -2,6 +2,7 @@
 //! memory is, how near its limits are, and what could be done.
 
 mod allocator;
+mod memory;
 mod permission;
 mod refusal;
 mod search;
@@ -11,6 +12,7 @@ mod status;
 mod target;
 
 pub use allocator::{Detected, Detection, LibcObject, detect};
+pub use memory::ProcessMemory;
 pub use refusal::{Barrier, Denial, Match, TargetError};
 pub use smaps::{Rollup, SmapsEntry, SmapsParser, parse_rollup, read_smaps};
 pub use stacks::parse_stack_pointer;
