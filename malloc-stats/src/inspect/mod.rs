@@ -3,6 +3,7 @@
 
 mod allocator;
 mod memory;
+pub mod pause;
 mod permission;
 mod refusal;
 mod search;
