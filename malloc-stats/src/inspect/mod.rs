@@ -2,17 +2,27 @@
 //! memory is, how near its limits are, and what could be done.
 
 mod allocator;
+mod claims;
+mod classes;
+mod files;
+mod growth;
 mod memory;
+mod page_cache;
 pub mod pause;
 mod permission;
 mod refusal;
 mod search;
+mod sharing;
 mod smaps;
 mod stacks;
 mod status;
 mod target;
 
 pub use allocator::{Detected, Detection, LibcObject, detect};
+pub use claims::{Python, find_claims};
+pub use classes::{Class, ClassKind, Owned, OwnedRange, classify};
+pub use files::{FilePages, model_files};
+pub use growth::{Growth, Look, Slope, TimeTo};
 pub use memory::ProcessMemory;
 pub use refusal::{Barrier, Denial, Match, TargetError};
 pub use smaps::{Rollup, SmapsEntry, SmapsParser, parse_rollup, read_smaps};

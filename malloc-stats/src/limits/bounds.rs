@@ -69,6 +69,14 @@ impl Room {
     }
 }
 
+/// A bound with how much is taken of it and left.
+pub(crate) struct Approached {
+    pub(crate) bound: Bound,
+    /// What is charged to it; of the host all that is not available.
+    pub(crate) taken: Metric,
+    pub(crate) headroom: Metric,
+}
+
 /// A limit of a cgroup that is known, with what is charged to it.
 struct Charged<'a> {
     bound: Bound,
@@ -152,6 +160,22 @@ impl Limits {
                 reclaimable: bounded(room.reclaimable, unknown),
                 ..room
             })
+    }
+
+    /// Every bound that is known.
+    pub(crate) fn all_bounds(&self) -> Vec<Approached> {
+        let (charged, _) = self.charged();
+        let of_cgroups = charged.into_iter().map(|charged| Approached {
+            taken: Metric::Exact(charged.current),
+            headroom: charged.unused(),
+            bound: charged.bound,
+        });
+        let host = Approached {
+            bound: Bound::Host,
+            taken: self.host_total.minus_saturating(self.host_available),
+            headroom: self.host_available,
+        };
+        of_cgroups.chain([host]).collect()
     }
 
     fn room_of_host(&self) -> Room {

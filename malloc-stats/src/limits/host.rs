@@ -130,6 +130,12 @@ impl Pressure {
         Self::at(super::own_location().ok().as_ref())
     }
 
+    /// The same for another process.
+    #[must_use]
+    pub fn of_process(pid: u32) -> Option<Self> {
+        Self::at(super::location_of(&pid.to_string()).ok().as_ref())
+    }
+
     /// The pressure on a cgroup, else on the host.
     pub(crate) fn at(location: Option<&Location>) -> Option<Self> {
         location

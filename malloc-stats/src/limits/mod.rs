@@ -199,7 +199,12 @@ impl Limits {
 
 /// Where the memory cgroup of this process lies; or the reason, where it cannot be found.
 pub(crate) fn own_location() -> Result<Location, String> {
-    location::find(Path::new("/"), "self")
+    location_of("self")
+}
+
+/// The same for the process `/proc/PROCESS`.
+fn location_of(process: &str) -> Result<Location, String> {
+    location::find(Path::new("/"), process)
 }
 
 /// `root` with an absolute path below it.
