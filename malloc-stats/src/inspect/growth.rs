@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::Inspection;
 use crate::heap::Totals;
 use crate::limits::{Bound, Limits};
 use crate::metric::Metric;
@@ -20,6 +21,19 @@ pub struct Look {
     pub limits: Limits,
     /// What its malloc holds, where that was read.
     pub heap: Option<Totals>,
+}
+
+impl Look {
+    /// What growth is measured by, of a look that was taken at this moment.
+    #[must_use]
+    pub fn of(inspection: &Inspection, at: Instant) -> Self {
+        Self {
+            at,
+            memory: inspection.process.memory,
+            limits: inspection.limits.clone(),
+            heap: inspection.heap.as_ref().map(|heap| heap.totals.clone()),
+        }
+    }
 }
 
 /// The difference of two looks.

@@ -1,0 +1,275 @@
+//! One look at a process, and all that is found out by it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::allocator::{self, Detection};
+use super::claims::{Python, find_claims};
+use super::classes::{self, ClassKind, Owned, OwnedRange};
+use super::files::model_files;
+use super::pause::{PauseError, Paused};
+use super::report::{Inspection, SCHEMA};
+use super::smaps::SmapsEntry;
+use super::status::Status;
+use super::verdict::judge;
+use super::{Change, ProcessMemory, Target, TargetError};
+use crate::gpu;
+use crate::heap::{self, Heap, HeapError, NamedLibc, Options};
+use crate::limits::{Host, Limits, Pressure};
+use crate::metric::Metric;
+
+/// How often a process is stopped that stood in the middle of an operation of malloc.
+const STOPS: u32 = 5;
+/// How long it runs in between.
+const BETWEEN_STOPS: Duration = Duration::from_millis(2);
+
+/// What to find out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Stop the process while its heap is walked: see [`Paused`] for what it may notice.
+    pub pause: bool,
+    /// Walk its heap.
+    pub heap: bool,
+    /// Sort all its memory into classes, and look up its files in the page cache: as costly as
+    /// reading `/proc/PID/smaps`.
+    pub surroundings: bool,
+    /// The most of its memory that is read at a time, in bytes ([`Options::window`]).
+    pub window: usize,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            pause: false,
+            heap: true,
+            surroundings: true,
+            window: Options::default().window,
+        }
+    }
+}
+
+/// Why a look came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// The process went away, or became another program, while it was looked at.
+    #[error("process {pid} {} while it was looked at", match change {
+        Change::Exited => "ended",
+        Change::Executed => "executed another program, which has other memory,",
+    })]
+    Changed {
+        /// The process.
+        pid: u32,
+        /// What happened.
+        change: Change,
+    },
+    /// It could not be stopped.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// It cannot be looked at.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
+/// Looks at a process. What cannot be read is unavailable, with the reason.
+///
+/// # Errors
+///
+/// Where the process changed meanwhile, or could not be stopped though that was asked for.
+pub fn inspect(target: &Target, ask: &Ask) -> Result<Inspection, InspectError> {
+    let begun = Instant::now();
+    let pid = target.pid();
+    let mut inspection = Inspection {
+        schema: SCHEMA,
+        taken_unix_ms: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
+        pid,
+        limits: Limits::of_process(pid),
+        host: Host::read(),
+        pressure: Pressure::of_process(pid),
+        ..Inspection::default()
+    };
+    match Status::read(target) {
+        Ok(status) => inspection.process = status,
+        Err(error) => inspection
+            .notes
+            .push(format!("/proc/{pid}/status: {error}")),
+    }
+    match gpu::read_for(pid) {
+        Ok((vram, note)) => {
+            inspection.vram = vram;
+            inspection.notes.extend(note);
+        }
+        Err(reason) => inspection.vram_absent = Some(reason),
+    }
+    match target.readable() {
+        Ok(()) => look_inside(target, ask, &mut inspection)?,
+        Err(denied) => inspection.heap_absent = Some(denied.to_string()),
+    }
+    if let Some(change) = target.changed() {
+        return Err(InspectError::Changed { pid, change });
+    }
+    inspection.cost_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    inspection.verdicts = judge(&inspection);
+    Ok(inspection)
+}
+
+/// What takes the permission to trace it.
+fn look_inside(
+    target: &Target,
+    ask: &Ask,
+    inspection: &mut Inspection,
+) -> Result<(), InspectError> {
+    let notes = &mut inspection.notes;
+    let entries = if ask.surroundings {
+        target.smaps().unwrap_or_else(|error| {
+            notes.push(format!("/proc/{}/smaps: {error}", target.pid()));
+            Vec::new()
+        })
+    } else {
+        Vec::new()
+    };
+    let mappings = match target.mappings() {
+        Ok(mappings) => mappings,
+        Err(error) => {
+            inspection.heap_absent = Some(format!("/proc/{}/maps: {error}", target.pid()));
+            return Ok(());
+        }
+    };
+    let rss_of = |mapping: &crate::mappings::Mapping| {
+        let at = entries.partition_point(|entry| entry.mapping.range.start < mapping.range.start);
+        let entry = entries
+            .get(at)
+            .filter(|entry| entry.mapping.range == mapping.range);
+        entry.map_or(Metric::Unavailable, |entry| Metric::Exact(entry.rss))
+    };
+    let detection = allocator::detect(target, &mappings, &rss_of);
+    notes.extend(detection.notes.iter().cloned());
+    inspection.allocator = detection.detected.clone();
+    if ask.heap {
+        match heaps(target, ask, &detection, inspection)? {
+            Ok(mut heaps) => {
+                let main = serving(&heaps, &detection);
+                inspection.heap = Some(heaps.remove(main));
+                inspection.other_heaps = heaps;
+            }
+            Err(reason) => inspection.heap_absent = Some(reason),
+        }
+    }
+    if ask.surroundings {
+        surroundings(target, &entries, inspection);
+    }
+    Ok(())
+}
+
+/// Which of the heaps is that of the libc that serves; they are sorted by size, and there is one
+/// at least.
+fn serving(heaps: &[Heap], detection: &Detection) -> usize {
+    let object = detection.detected.object.as_deref();
+    heaps
+        .iter()
+        .position(|heap| Some(heap.layout.object.as_str()) == object)
+        .unwrap_or(0)
+}
+
+/// The heaps, or why there are none to report.
+fn heaps(
+    target: &Target,
+    ask: &Ask,
+    detection: &Detection,
+    inspection: &mut Inspection,
+) -> Result<Result<Vec<Heap>, String>, InspectError> {
+    if !detection.detected.walkable {
+        let why = detection.detected.reason.clone();
+        return Ok(Err(
+            why.unwrap_or_else(|| "malloc is not glibc's".to_owned())
+        ));
+    }
+    let named = detection.libcs.iter().filter_map(|libc| {
+        Some(NamedLibc {
+            device: libc.device,
+            inode: libc.inode,
+            version: libc.version?,
+        })
+    });
+    let options = Options {
+        libcs: named.collect(),
+        window: ask.window,
+        ..Options::default()
+    };
+    if !ask.pause {
+        return Ok(walk(target, &options).map_err(|error| error.to_string()));
+    }
+    // Nothing moves, so there is nothing to wait for between tries.
+    let options = Options {
+        retries: 0,
+        retry_pause: Duration::ZERO,
+        stopped: true,
+        ..options
+    };
+    let mut stopped = Duration::ZERO;
+    let mut stops = 0;
+    loop {
+        stops += 1;
+        let options = Options {
+            unless_locked: stops < STOPS,
+            ..options.clone()
+        };
+        let paused = Paused::stop(target.pid())?;
+        let heaps = walk(target, &options);
+        stopped += paused.release()?;
+        if stops < STOPS && matches!(heaps, Err(HeapError::MidOperation { .. })) {
+            std::thread::sleep(BETWEEN_STOPS);
+            continue;
+        }
+        inspection.paused_us = u64::try_from(stopped.as_micros()).ok();
+        let busy = |heap: &Heap| heap.arenas.iter().any(|arena| arena.locked);
+        if heaps.as_ref().is_ok_and(|heaps| heaps.iter().any(busy)) {
+            inspection.notes.push(format!(
+                "stopped {STOPS} times, and each time a thread was in the middle of an operation \
+                 of malloc: what it was changing may not come out even"
+            ));
+        }
+        return Ok(heaps.map_err(|error| error.to_string()));
+    }
+}
+
+fn walk(target: &Target, options: &Options) -> Result<Vec<Heap>, HeapError> {
+    let memory = ProcessMemory::open(target).map_err(|error| HeapError::Unreadable {
+        reason: error.to_string(),
+    })?;
+    heap::walk(&memory, options)
+}
+
+/// The memory outside of malloc.
+fn surroundings(target: &Target, entries: &[SmapsEntry], inspection: &mut Inspection) {
+    let heaps = inspection.heap.iter().chain(&inspection.other_heaps);
+    let malloc: Vec<OwnedRange> = heaps
+        .flat_map(|heap| &heap.owned)
+        .map(|owned| OwnedRange {
+            range: owned.range.clone(),
+            kind: ClassKind::Malloc,
+            resident: owned.resident,
+            swapped: owned.swapped,
+        })
+        .collect();
+    let python = Python::find(entries.iter().map(|entry| &entry.mapping));
+    let memory = ProcessMemory::open(target).ok();
+    let claims = memory
+        .as_ref()
+        .map(|memory| find_claims(memory, entries, &malloc, python));
+    let owned = Owned {
+        python_arena: python.filter(|_| claims.is_none()).map(Python::arena),
+        ranges: malloc
+            .into_iter()
+            .chain(claims.unwrap_or_default())
+            .collect(),
+        stack_pointers: target.stack_pointers(),
+    };
+    let (sorted, unattributed) = classes::classify(entries, &owned);
+    inspection.classes = sorted;
+    inspection.unattributed = unattributed;
+    let (files, notes) = model_files(target, entries);
+    inspection.files = files;
+    inspection.notes.extend(notes);
+}
