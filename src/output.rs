@@ -14,10 +14,11 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Output {
-        Output {
-            paint: Paint::detect(std::io::stdout().is_terminal()),
-            json,
+        let mut paint = Paint::detect(std::io::stdout().is_terminal());
+        if let (Some((columns, _)), None) = (terminal_size(), std::env::var_os("COLUMNS")) {
+            paint.width = columns.clamp(60, 300);
         }
+        Output { paint, json }
     }
 
     pub(crate) fn stderr_has_colour() -> bool {
@@ -38,6 +39,13 @@ impl Output {
         stdout.write_all(b"\n")?;
         Ok(stdout.flush()?)
     }
+}
+
+/// The columns and rows of standard output, where that is a terminal.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    // A terminal that was never told its size says 0.
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
 /// Standard output cannot be written to.

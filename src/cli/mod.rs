@@ -1,10 +1,13 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
+mod inspect;
 mod profiles;
+mod ps;
 mod replay;
 mod run;
 mod scan;
 mod snapshot;
+mod users;
 
 use std::process::ExitCode;
 
@@ -48,6 +51,10 @@ enum Command {
     Profiles(profiles::Profiles),
     /// List the models in files and folders, and whether they fit here
     Scan(scan::Scan),
+    /// See inside a live process: its heap, what pins it, its limits, and what could be done
+    Inspect(inspect::Inspect),
+    /// List processes by memory, with their allocator, its waste and the nearest limit
+    Ps(ps::Ps),
     /// Show the memory of this process under a profile, and prove which allocator serves
     Snapshot(snapshot::SnapshotOptions),
     /// Show the report of a recording
@@ -71,6 +78,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::Profiles(options) => profiles::run(options),
         Command::Scan(options) => scan::run(options),
+        Command::Inspect(options) => inspect::run(options),
+        Command::Ps(options) => ps::run(options),
         Command::Snapshot(options) => snapshot::run(options),
         Command::Replay(options) => replay::run(options),
     };

@@ -110,7 +110,7 @@ pub(crate) fn drive(
 }
 
 /// Lets SIGINT and SIGTERM end the run in order; a second one ends it at once.
-fn interruptible() -> std::io::Result<Arc<AtomicBool>> {
+pub(crate) fn interruptible() -> std::io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(

@@ -27,7 +27,7 @@ use plimsoll_cache::{Model, Snapshots, Storage};
 use plimsoll_profiles::Profile;
 
 pub(crate) use audience::Recording;
-pub(crate) use drive::drive;
+pub(crate) use drive::{drive, interruptible};
 pub(crate) use touch::Touch;
 
 /// The exit code of a run that SIGINT or SIGTERM ended, as shells count it.

@@ -6,6 +6,7 @@ mod bad_input;
 mod budgets;
 mod devices;
 mod faults;
+mod inspect;
 mod profiles;
 mod recording;
 mod run;

@@ -9,12 +9,16 @@
 //! | [`table`] | aligned columns |
 //! | [`chart`] | curves in one or two lines of text |
 //! | [`decision`] | an event in a line |
+//! | [`inspect`] | another process, looked at from outside, in a page |
+//! | [`ps`] | processes by memory, a line each |
 //! | [`report`] | a run in a page, with a verdict in words |
 //! | [`snapshot`] | memory at a moment, in a page |
 
 pub mod chart;
 pub mod decision;
+pub mod inspect;
 pub mod paint;
+pub mod ps;
 pub mod report;
 pub mod snapshot;
 pub mod table;
