@@ -29,7 +29,7 @@ struct Sums {
     above: (u64, u64),
     lost: u64,
     segments: usize,
-    /// Every stretch was whole.
+    /// Every stretch was found, and whole.
     whole: bool,
     live: Option<LiveRun>,
     extents: Vec<Extent>,
@@ -70,6 +70,13 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
             sums.add(&mut done.walked.tally, broken);
         }
     }
+    for (index, sums) in sums.iter_mut().enumerate() {
+        let uses_memory = walk.survey.states[index].system_mem > 0;
+        sums.whole &= !walk.faults.iter().any(|fault| fault.arena == index)
+            && unfound(&walk, index).is_none()
+            && (sums.top > 0 || !uses_memory);
+    }
+    let every_arena = sums.iter().all(|sums| sums.whole) && all(&walk.fast_agrees);
     for chunk in &walk.survey.mmapped.chunks {
         histogram.add(chunk.end - chunk.start, false);
     }
@@ -94,7 +101,7 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
     info.hblks = mmapped.chunks;
     info.hblkhd = mmapped.bytes;
     info.uordblks = info.arena.saturating_sub(info.fordblks);
-    let whole = grade(walk.faults.is_empty() && walk.quiet.iter().all(|quiet| *quiet));
+    let whole = grade(every_arena && walk.faults.is_empty() && all(&walk.quiet));
     let cached = walk.caches.between(&(0..u64::MAX)).bytes;
     let cached_grade = whole.max(grade(!walk.caches.torn));
     let sum =
@@ -139,6 +146,10 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
         histogram: histogram.classes(),
         owned,
     }
+}
+
+fn all(of_arenas: &[bool]) -> bool {
+    of_arenas.iter().all(|holds| *holds)
 }
 
 const fn grade(exact: bool) -> Grade {
@@ -307,22 +318,27 @@ fn notes(walk: &Walk, mmapped: &Mmapped) -> Vec<String> {
     notes
 }
 
-/// An arena whose memory is not what malloc counts, though nothing moves: some of it was not found.
+/// What was found of an arena and what it counts, where some of it was not found. The main one may
+/// count what others took between its pieces, or not.
+fn unfound(walk: &Walk, arena: usize) -> Option<(u64, u64)> {
+    let counted = walk.survey.states.get(arena)?.system_mem;
+    let segments = walk.done.iter().map(|done| &done.segment);
+    let own = segments.filter(|segment| segment.arena == arena);
+    let found: u64 = own.map(|segment| segment.range.end - segment.base).sum();
+    let differs = if arena == 0 {
+        found < counted
+    } else {
+        found != counted
+    };
+    differs.then_some((found, counted))
+}
+
+/// An arena some of whose memory was not found, though nothing moves.
 fn uneven(walk: &Walk) -> Option<String> {
-    let (arena, found, counted) = walk
-        .survey
-        .states
-        .iter()
-        .enumerate()
-        // The main arena counts what others took between its pieces, or does not.
-        .skip(1)
-        .filter(|(arena, _)| walk.quiet.get(*arena) == Some(&true))
-        .find_map(|(arena, state)| {
-            let segments = walk.done.iter().map(|done| &done.segment);
-            let own = segments.filter(|segment| segment.arena == arena);
-            let found: u64 = own.map(|segment| segment.range.end - segment.base).sum();
-            (found != state.system_mem).then_some((arena, found, state.system_mem))
-        })?;
+    let quiet = |arena: &usize| walk.quiet.get(*arena) == Some(&true);
+    let (arena, (found, counted)) = (0..walk.survey.states.len())
+        .filter(quiet)
+        .find_map(|arena| Some((arena, unfound(walk, arena)?)))?;
     Some(format!(
         "arena {arena} has {} by its own count, and {} were found",
         Size(counted),

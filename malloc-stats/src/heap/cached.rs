@@ -2,6 +2,9 @@
 //!
 //! Their links are mangled from glibc 2.32 on (`next ^ (address >> 12)`).
 
+use std::ops::Range;
+
+use super::discover::within;
 use super::layout::{Layout, Tcache};
 use super::memory::Memory;
 use super::report::Chunks;
@@ -26,14 +29,20 @@ pub(super) struct Fast {
 }
 
 impl Fast {
-    pub(super) fn read(memory: &mut Memory<'_>, layout: &Layout, state: &State) -> Self {
+    /// Those in memory of the arena, given in order of address: else many arenas could share lists.
+    pub(super) fn read(
+        memory: &mut Memory<'_>,
+        layout: &Layout,
+        state: &State,
+        own: &[Range<u64>],
+    ) -> Self {
         let mut fast = Self::default();
         if layout.state.fastbins.is_none() {
             return fast;
         }
         for (index, head) in (0..).zip(state.fastbins) {
             let size = 32 + 16 * index;
-            if fast.follow(memory, layout, head, size).is_none() {
+            if fast.follow(memory, layout, head, size, own).is_none() {
                 fast.torn = true;
             }
         }
@@ -52,11 +61,13 @@ impl Fast {
         layout: &Layout,
         head: u64,
         size: u64,
+        own: &[Range<u64>],
     ) -> Option<()> {
         let mut loops = Turtle::default();
         let mut chunk = head;
         while chunk != 0 {
             if !chunk.is_multiple_of(16)
+                || !within(own, chunk)
                 || loops.is_back_at(chunk)
                 || self.chunks.len() >= MOST_FAST
             {

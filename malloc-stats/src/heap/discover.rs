@@ -14,10 +14,14 @@ use super::report::Evidence;
 use super::state::Counters;
 use crate::mappings::Mapping;
 
-/// Arenas of one malloc, at most. glibc makes eight for each core.
+/// Arenas of all mallocs together, at most. glibc makes eight for each core.
 const MOST_ARENAS: usize = 1 << 14;
 /// How much of an object's data is searched, in bytes; the C library has 8 KiB.
 const MOST_DATA: u64 = 256 << 20;
+/// How much of it is searched for `mp_` at a time, in bytes.
+const PIECE_OF_DATA: u64 = 1 << 20;
+/// Mallocs in a process, at most: `dlmopen(3)` makes 16 of them.
+const MOST_MALLOCS: usize = 32;
 /// Bin tables in the data of an object whose rings are followed, at most.
 const MOST_TABLES: usize = 1 << 5;
 
@@ -43,6 +47,7 @@ pub(super) fn find(memory: &mut Memory<'_>, named: &[NamedLibc]) -> Vec<Vec<Cand
     let mappings = memory.space().mappings();
     let heaps = merged(mappings.iter().filter(|m| m.is_private_anonymous()));
     let mut found = Vec::new();
+    let mut room = MOST_ARENAS;
     for mapping in mappings.iter().filter(|m| is_data(m, mappings)) {
         let version = named
             .iter()
@@ -54,13 +59,13 @@ pub(super) fn find(memory: &mut Memory<'_>, named: &[NamedLibc]) -> Vec<Vec<Cand
         };
         let mut behind = 0;
         for table in bin_tables(memory, &mapping.range) {
-            if table < behind {
+            if table < behind || found.len() == MOST_MALLOCS {
                 continue;
             }
             let fitting: Vec<Candidate> = layouts
                 .iter()
                 .filter_map(|layout| {
-                    let ring = ring(memory, layout, table.checked_sub(layout.state.bins)?)?;
+                    let ring = ring(memory, layout, table.checked_sub(layout.state.bins)?, room)?;
                     Some(Candidate {
                         layout,
                         evidence,
@@ -71,6 +76,7 @@ pub(super) fn find(memory: &mut Memory<'_>, named: &[NamedLibc]) -> Vec<Vec<Cand
                 })
                 .collect();
             if let Some(first) = fitting.first() {
+                room -= fitting.iter().map(|c| c.ring.len()).max().unwrap_or(0);
                 behind = first.main_arena() + first.layout.state.size();
                 // Where some agree about `mp_` too, the others are mistaken.
                 let whole = fitting.iter().any(|c| c.counters.is_some());
@@ -158,8 +164,8 @@ fn words(memory: &mut Memory<'_>, range: &Range<u64>, mut with: impl FnMut(u64, 
     }
 }
 
-/// Follows `next` until it comes back.
-pub(super) fn ring(memory: &mut Memory<'_>, layout: &Layout, arena: u64) -> Option<Vec<u64>> {
+/// Follows `next` until it comes back, within `room` arenas.
+fn ring(memory: &mut Memory<'_>, layout: &Layout, arena: u64, room: usize) -> Option<Vec<u64>> {
     let mut ring = vec![arena];
     let mut seen = HashSet::from([arena]);
     loop {
@@ -170,8 +176,7 @@ pub(super) fn ring(memory: &mut Memory<'_>, layout: &Layout, arena: u64) -> Opti
         if next == arena {
             return Some(ring);
         }
-        if next == 0 || !next.is_multiple_of(16) || ring.len() == MOST_ARENAS || !seen.insert(next)
-        {
+        if next == 0 || !next.is_multiple_of(16) || ring.len() >= room || !seen.insert(next) {
             return None;
         }
         ring.push(next);
@@ -187,25 +192,44 @@ fn counters(
     heaps: &[Range<u64>],
     arena: u64,
 ) -> Option<Counters> {
-    let mut fields = Vec::new();
-    words(memory, &data.range, |address, word| {
-        if within(heaps, word) {
-            fields.push((address, word));
+    let mut start = data.range.start;
+    while start < data.range.end {
+        let end = (start + PIECE_OF_DATA).min(data.range.end);
+        let mut fields = Vec::new();
+        words(memory, &(start..end), |address, word| {
+            if within(heaps, word) {
+                fields.push((address, word));
+            }
+        });
+        let found = fields
+            .into_iter()
+            .find_map(|field| counters_by(memory, layout, field, arena));
+        if found.is_some() {
+            return found;
         }
-    });
-    fields.into_iter().find_map(|(field, sbrk_base)| {
-        let address = field.checked_sub(layout.parameters.sbrk_base)?;
-        // The arena itself is full of pointers to chunks.
-        if address < arena + layout.state.size() && arena < address + layout.parameters.size() {
-            return None;
-        }
-        let counters = Counters::read(memory, layout, address)?;
-        // The first chunk has nothing in front of it, so its predecessor counts as in use.
-        let first = sbrk_base.next_multiple_of(16);
-        let head = memory.stray_word(first + 8).ok()?;
-        let size = head & !7;
-        (head & 7 == 1 && size >= 32 && size.is_multiple_of(16)).then_some(counters)
-    })
+        start = end;
+    }
+    None
+}
+
+/// `mp_` by what may be its `sbrk_base`: where that lies, and what it says.
+fn counters_by(
+    memory: &mut Memory<'_>,
+    layout: &Layout,
+    (field, sbrk_base): (u64, u64),
+    arena: u64,
+) -> Option<Counters> {
+    let address = field.checked_sub(layout.parameters.sbrk_base)?;
+    // The arena itself is full of pointers to chunks.
+    if address < arena + layout.state.size() && arena < address + layout.parameters.size() {
+        return None;
+    }
+    let counters = Counters::read(memory, layout, address)?;
+    // The first chunk has nothing in front of it, so its predecessor counts as in use.
+    let first = sbrk_base.next_multiple_of(16);
+    let head = memory.stray_word(first + 8).ok()?;
+    let size = head & !7;
+    (head & 7 == 1 && size >= 32 && size.is_multiple_of(16)).then_some(counters)
 }
 
 /// Whether an address lies in one of these ranges, which are in order.

@@ -101,6 +101,9 @@ pub(super) fn walk(
         }
         broken = broken.or(Some(fault));
         stable &= tries.same;
+        // What lies before it is settled: taken back for a fault further on, it would lead here
+        // again.
+        walk.count_all();
         // What stays broken at the same bytes will not get better by walking it all again.
         let behind = if mend || tries.same {
             walk.resume(fault.address + 16)
@@ -321,6 +324,12 @@ impl Walk<'_, '_, '_> {
         self.pending.push_back(pending);
     }
 
+    fn count_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.count_first();
+        }
+    }
+
     fn count_first(&mut self) {
         match self.pending.pop_front() {
             None => {}
@@ -393,9 +402,7 @@ impl Walk<'_, '_, '_> {
         let end = end
             .filter(|end| self.segment.kind == Kind::Main || *end == limit)
             .ok_or(Why::Top(size, limit))?;
-        while !self.pending.is_empty() {
-            self.count_first();
-        }
+        self.count_all();
         // It may have grown meanwhile; a piece off the brk lies above it and does not move it.
         let start = self.segment.range.start;
         let at_brk = self.around.brk.is_some_and(|brk| start < brk && end >= brk);
@@ -461,9 +468,7 @@ impl Walk<'_, '_, '_> {
     }
 
     fn finish(mut self, broken: Option<Broken>, stable: bool, reread: u64) -> Walked {
-        while !self.pending.is_empty() {
-            self.count_first();
-        }
+        self.count_all();
         self.tally.finish(self.memory);
         Walked {
             tally: self.tally,

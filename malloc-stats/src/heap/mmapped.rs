@@ -17,6 +17,9 @@ const HUGE: u64 = 1;
 /// Chunks that are listed, at most: `vm.max_map_count` is 65530 by default.
 const MOST_CHUNKS: usize = 1 << 18;
 
+/// Pieces of a main arena, at most: it takes each in a megabyte or more.
+const MOST_PIECES: usize = 1 << 10;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -114,7 +117,7 @@ fn scan(
     found: &mut Found,
 ) {
     let mut at = region.start;
-    while at < region.end && found.chunks.len() < MOST_CHUNKS {
+    while at < region.end && found.chunks.len() < MOST_CHUNKS && found.pieces.len() < MOST_PIECES {
         // What was never touched begins with no header.
         let Some(address) = memory.next_readable(at, region.end) else {
             return;

@@ -60,8 +60,9 @@ pub struct Heap {
     pub histogram: Vec<SizeClass>,
     /// How whole the walk is.
     pub torn: Torn,
-    /// What could not be found out, and why.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    /// What could not be found out, and why. `heap_notes` in JSON, where it stands beside those of
+    /// the whole inspection.
+    #[serde(rename = "heap_notes", skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
     /// The memory that is malloc's, in order of address. Not in JSON.
     #[serde(skip)]
@@ -315,13 +316,13 @@ pub struct Torn {
     pub segments: u64,
     /// Of those, how many were whole only at a second or later try.
     pub retried: u64,
-    /// How often a few chunks were read again because a header made no sense. Harmless: each time
-    /// they made sense then, or their stretch counts as unresolved.
-    pub reread: u64,
     /// Of those, how many were never whole; what is behind the fault is not counted.
     pub unresolved: u64,
     /// Bytes that are in no count for that reason.
     pub unresolved_bytes: u64,
+    /// How often a few chunks were read again because a header made no sense. Harmless: each time
+    /// they made sense then, or their stretch counts as unresolved.
+    pub reread: u64,
     /// Chunks whose two records of their size disagreed for a moment, as happens while a chunk is
     /// split or joined. Harmless, and counted by the record in front.
     pub disagreed: u64,

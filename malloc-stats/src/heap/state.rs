@@ -1,5 +1,7 @@
 //! Reading `malloc_state`, `malloc_par` and `heap_info`.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use super::layout::{FASTBINS, Layout, Parameters};
 use super::memory::{Memory, Unread};
 use super::report::InForce;
@@ -23,8 +25,8 @@ pub(super) struct State {
     pub(super) attached_threads: u64,
     pub(super) system_mem: u64,
     pub(super) max_system_mem: u64,
-    /// All its bytes, to tell whether something happened.
-    raw: Vec<u8>,
+    /// Of all its bytes, to tell whether something happened.
+    digest: u64,
 }
 
 impl State {
@@ -57,13 +59,17 @@ impl State {
             attached_threads: field(layout.state.attached_threads()),
             system_mem: field(layout.state.system_mem()),
             max_system_mem: field(layout.state.max_system_mem()),
-            raw,
+            digest: {
+                let mut hasher = DefaultHasher::new();
+                hasher.write(&raw);
+                hasher.finish()
+            },
         })
     }
 
     /// Whether nothing happened between this look and another.
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.raw == other.raw
+        self.digest == other.digest
     }
 }
 

@@ -126,7 +126,10 @@ impl Survey {
                         break;
                     }
                 };
-                let sound = info.size <= length && info.size.is_multiple_of(16);
+                // Aligned, no heap begins inside of another.
+                let sound = base.is_multiple_of(length)
+                    && info.size <= length
+                    && info.size.is_multiple_of(16);
                 if !sound || seen.len() >= MOST_HEAPS || !seen.insert(base) {
                     self.fault(index, base, "its heaps do not lead back to the first");
                     break;
@@ -164,7 +167,9 @@ impl Survey {
         let Some(brk) = self.brk.filter(|_| main.system_mem > 0) else {
             return 0;
         };
-        let region = regions.iter().find(|region| region.end == brk);
+        let region = regions
+            .iter()
+            .find(|region| region.start < brk && brk <= region.end);
         let heap = mappings.iter().find(|m| m.backing == Backing::Brk);
         let start = match &candidate.counters {
             Some(counters) => Some(counters.sbrk_base),

@@ -1,5 +1,7 @@
 //! The walk as a whole: find, survey, count, and look again at what was torn.
 
+use std::ops::Range;
+
 use super::cached::{self, Caches, Fast, thread_cache};
 use super::coverage::granule_for;
 use super::discover::{self, Candidate, within};
@@ -102,15 +104,11 @@ fn best(
     foreign_tops: &[u64],
     options: &Options,
 ) -> Result<Heap, HeapError> {
-    let mut walks: Vec<Walk> = candidates
+    let walks = candidates
         .iter()
-        .map(|candidate| Walk::new(memory, candidate, foreign_tops, options))
-        .collect();
-    // The first of equals stays first: the newest.
-    walks.sort_by_key(Walk::misfits);
-    let Some(walk) = walks.into_iter().next() else {
-        return Err(HeapError::NoArena);
-    };
+        .map(|candidate| Walk::new(memory, candidate, foreign_tops, options));
+    // The first of equals: the newest.
+    let walk = walks.min_by_key(Walk::misfits).ok_or(HeapError::NoArena)?;
     let guessed = walk.candidate.evidence == Evidence::Structure;
     if let Some(reason) = walk.unsound().filter(|_| guessed) {
         return Err(HeapError::UnknownLayout {
@@ -151,6 +149,17 @@ pub(super) struct Walk {
     pub(super) reread: u64,
 }
 
+/// Where stretches of memory lie, and may lie after they have grown; in order of address.
+fn reach(segments: &[Segment]) -> Vec<Range<u64>> {
+    let longest = |s: &Segment| s.base..s.base.saturating_add(s.longest);
+    let mut reach: Vec<Range<u64>> = segments.iter().map(longest).collect();
+    reach.sort_by_key(|range| range.start);
+    for next in (1..reach.len()).rev() {
+        reach[next - 1].end = reach[next - 1].end.min(reach[next].start);
+    }
+    reach
+}
+
 impl Walk {
     fn new(
         memory: &mut Memory<'_>,
@@ -188,10 +197,11 @@ impl Walk {
     fn arena(&mut self, memory: &mut Memory<'_>, arena: usize, granule: u64, options: &Options) {
         let layout = self.candidate.layout;
         let mut state = self.survey.states[arena].clone();
-        let mut fast = Fast::read(memory, layout, &state);
-        let mut met = 0;
         let segments = self.survey.segments.iter();
         let segments: Vec<Segment> = segments.filter(|s| s.arena == arena).cloned().collect();
+        let own = reach(&segments);
+        let mut fast = Fast::read(memory, layout, &state, &own);
+        let mut met = 0;
         for segment in segments {
             let mut tries = 0;
             let mut before = None;
@@ -212,7 +222,7 @@ impl Walk {
                 // A read that fails now fails in the walk as well.
                 if let Ok(now) = State::read(memory, layout, state.address) {
                     state = now;
-                    fast = Fast::read(memory, layout, &state);
+                    fast = Fast::read(memory, layout, &state, &own);
                 }
             };
             if let Some(Broken { address, why }) = walked.broken {
@@ -267,7 +277,8 @@ impl Walk {
                 arena,
                 address: Address(address),
                 reason: why.words(),
-                stable,
+                // What was not read says nothing of what is there.
+                stable: stable && !matches!(why, Why::Unread(_)),
             });
         }
     }

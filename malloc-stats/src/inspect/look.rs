@@ -10,12 +10,13 @@ use super::pause::{PauseError, Paused};
 use super::report::{Inspection, SCHEMA};
 use super::smaps::SmapsEntry;
 use super::status::Status;
+use super::target::field;
 use super::verdict::judge;
 use super::{Change, ProcessMemory, Target, TargetError};
 use crate::gpu;
-use crate::heap::{self, Heap, HeapError, NamedLibc, Options};
+use crate::heap::{self, Fault, Heap, HeapError, NamedLibc, Options};
 use crate::limits::{Host, Limits, Pressure};
-use crate::metric::Metric;
+use crate::metric::{Grade, Metric};
 
 /// How often a process is stopped that stood in the middle of an operation of malloc.
 const STOPS: u32 = 5;
@@ -152,6 +153,7 @@ fn look_inside(
                 let main = serving(&heaps, &detection);
                 inspection.heap = Some(heaps.remove(main));
                 inspection.other_heaps = heaps;
+                mark_locked(target, inspection);
             }
             Err(reason) => inspection.heap_absent = Some(reason),
         }
@@ -160,6 +162,29 @@ fn look_inside(
         surroundings(target, &entries, inspection);
     }
     Ok(())
+}
+
+/// `malloc_trim` gives back by `madvise(2)`, which refuses memory that is locked (`mlock(2)`).
+fn mark_locked(target: &Target, inspection: &mut Inspection) {
+    let status = target.text("status").unwrap_or_default();
+    if field(&status, "VmLck").is_none_or(|locked| locked == "0 kB") {
+        return;
+    }
+    for heap in inspection
+        .heap
+        .iter_mut()
+        .chain(&mut inspection.other_heaps)
+    {
+        let releasable = heap.arenas.iter_mut().map(|arena| &mut arena.releasable);
+        for releasable in releasable.chain([&mut heap.trim.releasable]) {
+            *releasable = releasable.at_best(Grade::Upper);
+        }
+    }
+    inspection.notes.push(
+        "some of its memory is locked (mlock(2)): of what is releasable, malloc_trim returns \
+         nothing that is locked"
+            .to_owned(),
+    );
 }
 
 /// Which of the heaps is that of the libc that serves; they are sorted by size, and there is one
@@ -209,6 +234,7 @@ fn heaps(
     };
     let mut stopped = Duration::ZERO;
     let mut stops = 0;
+    let mut before = Vec::new();
     loop {
         stops += 1;
         let options = Options {
@@ -216,11 +242,22 @@ fn heaps(
             ..options.clone()
         };
         let paused = Paused::stop(target.pid())?;
-        let heaps = walk(target, &options);
+        let mut heaps = walk(target, &options);
         stopped += paused.release()?;
-        if stops < STOPS && matches!(heaps, Err(HeapError::MidOperation { .. })) {
+        // With one thread malloc takes no lock, so only a second stop tells a heap in the middle of
+        // an operation from a corrupt one.
+        let faults = heaps.as_deref().map_or_else(|_| Vec::new(), faults_of);
+        let same = faults == before;
+        let busy = matches!(heaps, Err(HeapError::MidOperation { .. })) || !same;
+        if stops < STOPS && busy {
+            before = faults;
             std::thread::sleep(BETWEEN_STOPS);
             continue;
+        }
+        if !same {
+            let found = heaps.iter_mut().flatten();
+            let faults = found.flat_map(|heap| &mut heap.torn.faults);
+            faults.for_each(|fault| fault.stable = false);
         }
         inspection.paused_us = u64::try_from(stopped.as_micros()).ok();
         let busy = |heap: &Heap| heap.arenas.iter().any(|arena| arena.locked);
@@ -232,6 +269,11 @@ fn heaps(
         }
         return Ok(heaps.map_err(|error| error.to_string()));
     }
+}
+
+fn faults_of(heaps: &[Heap]) -> Vec<Fault> {
+    let faults = heaps.iter().flat_map(|heap| &heap.torn.faults);
+    faults.cloned().collect()
 }
 
 fn walk(target: &Target, options: &Options) -> Result<Vec<Heap>, HeapError> {

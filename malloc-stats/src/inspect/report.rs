@@ -74,3 +74,24 @@ pub struct Inspection {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_of_the_heap_do_not_hide_those_of_the_rest() {
+        let notes = |note: &str| vec![note.to_owned()];
+        let inspection = Inspection {
+            heap: Some(Heap {
+                notes: notes("of the heap"),
+                ..Heap::default()
+            }),
+            notes: notes("of the rest"),
+            ..Inspection::default()
+        };
+        let text = serde_json::to_string(&inspection).unwrap();
+        let read: Inspection = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, inspection, "{text}");
+    }
+}

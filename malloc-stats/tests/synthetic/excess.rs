@@ -154,3 +154,88 @@ fn grown(image: &mut Image, heap: u64, top: u64) {
     image.space.words(heap + 16, &[end - heap, end - heap]);
     image.space.extend_mapping(heap, end);
 }
+
+/// Every page of a gigabyte begins a piece of the main arena, and ends it.
+#[test]
+fn pieces_of_the_main_arena_have_an_end() {
+    let mut image = image();
+    let bytes: u64 = 1 << 30;
+    let base = 0x7d00_0000_0000;
+    let mut page = [0; PAGE as usize];
+    for (at, head) in [(0, 0x21_u64), (32, 0x11), (48, 0x11)] {
+        page[at + 8..at + 16].copy_from_slice(&head.to_le_bytes());
+    }
+    image.space.map(base..base + bytes, "rwp", anonymous());
+    image.space.repeat(base..base + bytes, page);
+    let main = &image.arenas[0];
+    let (state, size) = (main.state, main.system_mem);
+    image.space.word(state, 2 << 32);
+    let system_mem = state + image.layout().next() + 24;
+    image.space.word(system_mem, size + 2 * bytes);
+    let _ = walked(&image.space);
+}
+
+/// Thousands of arenas with the same long list of fast chunks, each on a page of its own.
+#[test]
+fn arenas_that_share_a_list_do_not_multiply_it() {
+    let mut image = image();
+    let layout = image.layout();
+    let (arenas, listed) = (4_000, 2_000);
+    let next = layout.next();
+    let (base, list) = (0x7c00_0000_0000, 0x7b00_0000_0000);
+    let last = base + 16 * arenas;
+    let end = (last + 2 * PAGE).next_multiple_of(PAGE);
+    image.space.map(base..end, "rwp", anonymous());
+    let pages = list..list + listed * PAGE;
+    image.space.map(pages.clone(), "rwp", anonymous());
+    for chunk in pages.clone().step_by(PAGE as usize) {
+        let behind = Some(chunk + PAGE).filter(|next| *next < pages.end);
+        let link = layout.link(chunk + 16, behind.unwrap_or(0));
+        image.space.words(chunk + 8, &[49, link]);
+    }
+    for word in (base + 8..last + 2 * PAGE - 8).step_by(16) {
+        image.space.word(word, list);
+    }
+    for arena in (base..last).step_by(16) {
+        image.space.word(arena + next, arena + 16);
+    }
+    let main = image.arenas[0].state;
+    image.space.word(last + next, main);
+    image.space.word(main + next, base);
+    let _ = walked(&image.space);
+}
+
+/// Hundreds of objects with a main arena of their own, each with a long ring.
+#[test]
+fn main_arenas_have_an_end() {
+    let mut image = image();
+    let layout = image.layout();
+    let arenas = 10_000;
+    let next = layout.next();
+    let base = 0x7c00_0000_0000;
+    let last = base + 16 * arenas;
+    let end = (last + 2 * PAGE).next_multiple_of(PAGE);
+    image.space.map(base..end, "rwp", anonymous());
+    for arena in (base..last).step_by(16) {
+        image.space.word(arena + next, arena + 16);
+    }
+    for object in 0..200 {
+        let data = 0x7f32_0020_0000 + object * 0x100_0000;
+        let path = format!("/usr/lib/libhostile{object}.so");
+        let range = data..data + PAGE;
+        object::library(
+            &mut image.space,
+            &path,
+            9 + object,
+            data - 0x20_0000,
+            &range,
+        );
+        for bin in (data + layout.bins..).step_by(16).take(127) {
+            image.space.words(bin, &[bin - 16, bin - 16]);
+        }
+        image.space.word(data + next, base);
+        // The last of the ring leads back to one of them.
+        image.space.word(last + next, data);
+    }
+    let _ = walked(&image.space);
+}

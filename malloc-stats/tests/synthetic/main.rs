@@ -9,6 +9,7 @@ mod dice;
 mod entry;
 mod excess;
 mod forge;
+mod graded;
 mod heads;
 mod hostile;
 mod image;
