@@ -239,32 +239,23 @@ pub(crate) fn run(options: &Ps) -> Done {
             terminal_size().map_or(ROWS, |(_, rows)| rows.saturating_sub(OTHER_LINES).max(1))
         }
     };
-    match options.sort {
-        Sort::Rss => entries.truncate(most),
-        Sort::Limit => {
+    if options.sort == Sort::Waste {
+        if options.no_heaps {
+            return Err("--sort waste needs to look into heaps: without --no-heaps".into());
+        }
+    } else {
+        if options.sort == Sort::Limit {
             for entry in &mut entries {
                 entry.nearest = Limits::of_process(entry.pid).tightest();
             }
-            // What is not known is last, and the largest of equals first.
-            entries.sort_by_key(|entry| {
-                let left = entry
-                    .nearest
-                    .as_ref()
-                    .and_then(|near| near.headroom.bytes());
-                (left.is_none(), left)
-            });
-            entries.truncate(most);
         }
-        Sort::Waste if options.no_heaps => {
-            return Err("--sort waste needs to look into heaps: without --no-heaps".into());
-        }
-        Sort::Waste => {}
-    }
-    look_into(&mut entries, !options.no_heaps);
-    if options.sort == Sort::Waste {
-        entries.sort_by_key(|entry| Reverse(entry.waste.bytes()));
+        sort(&mut entries, options.sort);
         entries.truncate(most);
     }
+    look_into(&mut entries, !options.no_heaps);
+    // What was found by looking is newer than what the rows were chosen by.
+    sort(&mut entries, options.sort);
+    entries.truncate(most);
     if output.json {
         output.value(&entries)?;
     } else {
@@ -273,18 +264,30 @@ pub(crate) fn run(options: &Ps) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every process that has memory, the largest first. Those that end meanwhile are left out.
+/// What is not known is last, and the largest of equals first.
+fn sort(entries: &mut [Entry], by: Sort) {
+    entries.sort_by_key(|entry| (Reverse(entry.rss.bytes()), entry.pid));
+    match by {
+        Sort::Rss => {}
+        Sort::Waste => entries.sort_by_key(|entry| Reverse(entry.waste.bytes())),
+        Sort::Limit => entries.sort_by_key(|entry| {
+            let nearest = entry.nearest.as_ref();
+            let left = nearest.and_then(|nearest| nearest.headroom.bytes());
+            (left.is_none(), left)
+        }),
+    }
+}
+
+/// Every process that has memory. Those that end meanwhile are left out.
 fn all(users: &Users) -> std::io::Result<Vec<Entry>> {
     let known = |pid| {
         let status = Status::read(&Target::open(pid).ok()?).ok()?;
         Some(Entry::new(pid, status, users))
     };
     let entries = Target::pids()?.into_iter().filter_map(known);
-    let mut entries: Vec<Entry> = entries
+    Ok(entries
         .filter(|entry| !entry.rss.is_unavailable())
-        .collect();
-    entries.sort_by_key(|entry| (Reverse(entry.rss.bytes()), entry.pid));
-    Ok(entries)
+        .collect())
 }
 
 /// Looks into each, with a bar where that lasts and stderr is a terminal.

@@ -40,7 +40,7 @@ pub struct Shares {
     pub in_use: u64,
     /// Free, and on resident pages.
     pub free_resident: u64,
-    /// Free, and on pages given back or never touched.
+    /// Free, and on pages given back, never touched, or in swap.
     pub free_released: u64,
 }
 

@@ -20,6 +20,8 @@ use super::tally::{Disagreement, Sort, Tally};
 
 /// How many chunks are taken back at each try.
 const TAKEN_BACK: [usize; 5] = [2, 16, 128, 1024, 1024];
+/// How often chunks of one stretch are taken back, at most.
+const MOST_TRIES: u64 = 1 << 12;
 /// Chunks that are not counted yet.
 const PENDING: usize = 1024;
 /// Chunks of the size of a thread cache that are looked at again, at most.
@@ -146,7 +148,8 @@ impl Tries {
         } else {
             self.same &= before == Some(fault);
         }
-        let count = TAKEN_BACK.get(self.done).filter(|_| !stopped)?;
+        let tired = stopped || self.total >= MOST_TRIES;
+        let count = TAKEN_BACK.get(self.done).filter(|_| !tired)?;
         self.done += 1;
         self.total += 1;
         Some(*count)

@@ -88,6 +88,16 @@ pub enum HeapError {
         /// What does not fit.
         reason: String,
     },
+    /// The version is not known, and the heap was in motion where its structures were to be told.
+    #[error(
+        "{object} does not name a version that is known, and its heap was in motion while it was to be told by its structures ({reason}): look again, or with a pause"
+    )]
+    InMotion {
+        /// The object with the arena.
+        object: String,
+        /// What did not come out even.
+        reason: String,
+    },
     /// A thread is in the middle of an operation, and a walk was asked for only where none is.
     #[error("a thread is in the middle of an operation of malloc, in arena {arena}")]
     MidOperation {

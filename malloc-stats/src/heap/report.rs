@@ -119,7 +119,7 @@ pub struct Totals {
     pub free_virtual: Metric,
     /// Free, and on resident pages.
     pub cached_resident: Metric,
-    /// Free, and on pages that were given back or never touched.
+    /// Free, and on pages that were given back, were never touched, or are in swap.
     pub returned_virtual: Metric,
     /// Resident pages of heaps and of mmapped chunks.
     pub heap_rss: Metric,

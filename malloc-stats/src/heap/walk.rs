@@ -16,6 +16,9 @@ use super::survey::Survey;
 use super::tally::Disagreement;
 use super::{HeapError, Options, assemble};
 
+/// How often the walk of one heap waits for it to come to rest, at most: one that never does, or is
+/// made up, must not hold the walk up stretch by stretch.
+const MOST_WAITS: u32 = 256;
 /// Faults that are kept of one heap, at most.
 const MOST_FAULTS: usize = 64;
 /// A thread's cache keeps at most so many blocks of a size, whatever the settings.
@@ -110,11 +113,16 @@ fn best(
     // The first of equals: the newest.
     let walk = walks.min_by_key(Walk::misfits).ok_or(HeapError::NoArena)?;
     let guessed = walk.candidate.evidence == Evidence::Structure;
-    if let Some(reason) = walk.unsound().filter(|_| guessed) {
-        return Err(HeapError::UnknownLayout {
-            object: walk.candidate.object.clone(),
-            known: layout::known(),
-            reason,
+    if let Some((reason, moving)) = walk.unsound().filter(|_| guessed) {
+        let object = walk.candidate.object.clone();
+        return Err(if moving {
+            HeapError::InMotion { object, reason }
+        } else {
+            HeapError::UnknownLayout {
+                object,
+                known: layout::known(),
+                reason,
+            }
         });
     }
     Ok(assemble::heap(memory, walk))
@@ -131,6 +139,8 @@ pub(super) struct Done {
 pub(super) struct Walk {
     pub(super) candidate: Candidate,
     foreign_tops: Vec<u64>,
+    /// How often it may still wait.
+    waits: u32,
     pub(super) survey: Survey,
     pub(super) done: Vec<Done>,
     pub(super) caches: Caches,
@@ -174,6 +184,7 @@ impl Walk {
         let mut walk = Self {
             candidate: candidate.clone(),
             foreign_tops: foreign_tops.to_vec(),
+            waits: MOST_WAITS,
             done: Vec::with_capacity(survey.segments.len()),
             caches: Caches::default(),
             fast_agrees: Vec::with_capacity(survey.states.len()),
@@ -207,7 +218,7 @@ impl Walk {
             let mut before = None;
             let walked = loop {
                 let around = self.surroundings(memory, &fast, &state, granule, options);
-                let last = tries == options.retries;
+                let last = tries == options.retries || self.waits == 0;
                 let mut walked = follow::walk(memory, &segment, &around, last);
                 tries += 1;
                 // The same bytes at once prove nothing: whoever changes them may be waiting for a
@@ -217,7 +228,7 @@ impl Walk {
                     break walked;
                 }
                 before = walked.broken;
-                std::thread::sleep(options.retry_pause);
+                self.wait(options);
                 memory.forget();
                 // A read that fails now fails in the walk as well.
                 if let Ok(now) = State::read(memory, layout, state.address) {
@@ -245,6 +256,11 @@ impl Walk {
         }
         self.fast_agrees
             .push(!fast.torn && met == fast.chunks.len() as u64);
+    }
+
+    fn wait(&mut self, options: &Options) {
+        self.waits = self.waits.saturating_sub(1);
+        std::thread::sleep(options.retry_pause);
     }
 
     fn surroundings<'s>(
@@ -294,11 +310,15 @@ impl Walk {
         options: &Options,
     ) {
         let mut left = disagreed.to_vec();
+        if self.waits == 0 {
+            // What was not looked at again proves nothing.
+            left.clear();
+        }
         for _ in 0..options.retries.max(1) {
             if left.is_empty() {
                 break;
             }
-            std::thread::sleep(options.retry_pause);
+            self.wait(options);
             memory.forget_contents();
             left.retain(|found| follow::still_disagrees(memory, found));
         }
@@ -352,23 +372,28 @@ impl Walk {
         16 * (self.faults.len() + odd.count() + uneven + torn_caches + stray) + uncached
     }
 
-    /// What does not come out even.
-    fn unsound(&self) -> Option<String> {
-        if let Some(fault) = self.faults.first() {
+    /// What does not come out even, and whether that may be because it moves.
+    fn unsound(&self) -> Option<(String, bool)> {
+        let stable = self.faults.iter().find(|fault| fault.stable);
+        if let Some(fault) = stable.or(self.faults.first()) {
             let Fault {
                 arena,
                 address,
                 reason,
                 ..
             } = fault;
-            return Some(format!("in arena {arena}, at {address}: {reason}"));
+            let reason = format!("in arena {arena}, at {address}: {reason}");
+            return Some((reason, !fault.stable));
         }
         if self.counters.is_none() {
-            return Some("its parameters (mp_) were not found".to_owned());
+            return Some(("its parameters (mp_) were not found".to_owned(), false));
         }
         // In motion they need not.
         let mut fast = self.fast_agrees.iter().zip(&self.quiet);
         let uneven = fast.position(|(agrees, quiet)| !agrees && *quiet);
-        uneven.map(|arena| format!("the fastbins of arena {arena} do not come out even"))
+        uneven.map(|arena| {
+            let reason = format!("the fastbins of arena {arena} do not come out even");
+            (reason, false)
+        })
     }
 }
