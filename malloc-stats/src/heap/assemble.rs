@@ -1,5 +1,7 @@
 //! From what was counted to what is reported.
 
+use std::path::Path;
+
 use super::coverage::{Coverage, Extent};
 use super::hint;
 use super::memory::Memory;
@@ -11,6 +13,7 @@ use super::state::State;
 use super::tally::{Histogram, LiveRun, Tally};
 use super::walk::{Done, Walk};
 use crate::glibc::Mallinfo;
+use crate::mappings::Mapping;
 use crate::metric::{Grade, Metric};
 use crate::size::Size;
 
@@ -111,6 +114,7 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
     let heap_rss = owned.iter().map(|owned| owned.resident).sum();
     let found_all = mmapped.found_chunks == mmapped.chunks;
     let free = Metric::graded(info.fordblks, whole);
+    let hugetlb = on_huge_pages(memory.space().mappings(), &owned);
     Heap {
         layout: LayoutUsed {
             versions: walk.candidate.layout.name(),
@@ -134,12 +138,16 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
             .map(|counters| counters.settings.clone()),
         trim: Trim {
             free_resident,
-            releasable: sum(&|arena| arena.releasable),
+            releasable: if hugetlb {
+                sum(&|arena| arena.releasable).at_best(Grade::Upper)
+            } else {
+                sum(&|arena| arena.releasable)
+            },
             secondary_tops: Metric::graded(tops, whole),
             tcache: Metric::graded(cached, cached_grade),
         },
         torn: torn(&walk),
-        notes: notes(&walk, &mmapped),
+        notes: notes(&walk, &mmapped, hugetlb),
         arenas,
         mmapped,
         pins,
@@ -150,6 +158,19 @@ pub(super) fn heap(memory: &mut Memory<'_>, mut walk: Walk) -> Heap {
 
 fn all(of_arenas: &[bool]) -> bool {
     of_arenas.iter().all(|holds| *holds)
+}
+
+/// Whether some of it lies on huge pages from a pool, which the kernel shows as a file.
+fn on_huge_pages(mappings: &[Mapping], owned: &[Owned]) -> bool {
+    let mut huge = mappings
+        .iter()
+        .filter(|mapping| mapping.path() == Some(Path::new("/anon_hugepage")));
+    huge.any(|mapping| {
+        let from = owned.partition_point(|owned| owned.range.end <= mapping.range.start);
+        owned
+            .get(from)
+            .is_some_and(|owned| owned.range.start < mapping.range.end)
+    })
 }
 
 const fn grade(exact: bool) -> Grade {
@@ -283,8 +304,15 @@ fn torn(walk: &Walk) -> Torn {
     }
 }
 
-fn notes(walk: &Walk, mmapped: &Mmapped) -> Vec<String> {
+fn notes(walk: &Walk, mmapped: &Mmapped, hugetlb: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    if hugetlb {
+        notes.push(
+            "some of it lies on huge pages of a pool (MAP_HUGETLB), which are in no RSS, and of \
+             which a trim gives back only whole ones"
+                .to_owned(),
+        );
+    }
     if walk.counters.is_none() {
         notes.push(
             "malloc's parameters (mp_) were not found, as where the main arena was never used: \
