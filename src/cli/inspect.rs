@@ -47,8 +47,8 @@ zero. In tables K, M, G and T are powers of 1024.
 
 Exit codes:
   0    done; where malloc is not glibc's, what can be known without its heap
-  1    looked, but the heap could not be: it is glibc's, or --map or --arena ask for it; or the
-       process ended before the second look of --for
+  1    looked, but the heap could not be: it is glibc's, or --map or --arena ask for it, or its
+       memory may not be read; or the process ended before the second look of --for
   2    bad usage, no such process or arena, or nothing of it can be read
   130  --for was interrupted; growth is that of the time until then";
 
@@ -178,7 +178,10 @@ pub(crate) fn run(options: &Inspect) -> Done {
         output.text(&view::text(&output.paint, &inspection, &view))?;
     }
     let asked_for_heap = options.map.is_some() || options.arena.is_some();
-    let unread = inspection.heap.is_none() && (asked_for_heap || inspection.allocator.walkable);
+    // Whose malloc it is stays unknown where the memory may not be read.
+    let denied = inspection.allocator.reason.is_none() && !inspection.allocator.walkable;
+    let expected = asked_for_heap || inspection.allocator.walkable || denied;
+    let unread = inspection.heap.is_none() && expected;
     if unread {
         let reason = inspection.heap_absent.as_deref().unwrap_or("not known why");
         let pid = inspection.pid;

@@ -1,5 +1,7 @@
 //! `plimsoll inspect` and `plimsoll ps` on real processes.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -64,6 +66,36 @@ fn processes_that_are_not_there_are_refused_by_what_was_asked_for() {
     }
     let said = world.refused(&["inspect", "a\x1b[2J"]);
     assert!(!said.contains('\x1b'), "{said}");
+}
+
+#[test]
+fn a_heap_that_may_not_be_read_is_a_failure_with_the_way_out() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root has processes that others may not read");
+        return;
+    }
+    let sleeper = Sleeper::new();
+    // Not everybody may enter the directory of the build.
+    let copy = tempfile::Builder::new().prefix("plimsoll").tempfile();
+    let (_, path) = copy.unwrap().keep().unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_plimsoll"), &path).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let output = Command::new(&path)
+        .args(["inspect", &sleeper.pid()])
+        .uid(65534)
+        .gid(65534)
+        .output();
+    std::fs::remove_file(&path).unwrap();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let page = text(&output.stdout);
+    let way = format!("sudo plimsoll inspect {}", sleeper.pid());
+    assert!(text(&output.stderr).contains(&way), "{page}");
+    assert!(
+        page.contains("RSS") && page.contains("not-walkable"),
+        "{page}"
+    );
+    assert!(!page.contains("memory by class"), "{page}");
 }
 
 #[test]

@@ -293,11 +293,12 @@ fn mmapped(memory: &mut Memory<'_>, walk: &Walk) -> Mmapped {
 fn torn(walk: &Walk) -> Torn {
     let count =
         |of: &dyn Fn(&Done) -> bool| walk.done.iter().filter(|done| of(done)).count() as u64;
+    let lost = walk.done.iter().map(|done| done.walked.tally.lost);
     Torn {
-        segments: walk.done.len() as u64,
+        segments: (walk.done.len() + walk.lost.len()) as u64,
         retried: count(&|done| done.tries > 1 && done.walked.broken.is_none()),
-        unresolved: count(&|done| done.walked.broken.is_some()),
-        unresolved_bytes: walk.done.iter().map(|done| done.walked.tally.lost).sum(),
+        unresolved: count(&|done| done.walked.broken.is_some()) + walk.lost.len() as u64,
+        unresolved_bytes: lost.chain(walk.lost.iter().copied()).sum(),
         reread: walk.reread,
         disagreed: walk.disagreed,
         faults: walk.faults.clone(),
@@ -321,8 +322,12 @@ fn notes(walk: &Walk, mmapped: &Mmapped, hugetlb: bool) -> Vec<String> {
         );
     }
     if walk.candidate.evidence == Evidence::Structure {
+        let version = match walk.candidate.version {
+            Some((major, minor)) => format!("glibc {major}.{minor} is not in the table"),
+            None => "the version of the C library is not known".to_owned(),
+        };
         notes.push(format!(
-            "the version of the C library is not known; its structures are those of glibc {}",
+            "{version}; its structures are those of glibc {}",
             walk.candidate.layout.name()
         ));
     }
@@ -333,7 +338,9 @@ fn notes(walk: &Walk, mmapped: &Mmapped, hugetlb: bool) -> Vec<String> {
         ));
     }
     if walk.caches.torn {
-        notes.push("caches of threads were in motion while they were read".to_owned());
+        notes.push(
+            "a list of a thread's cache led nowhere: it was in motion, or is corrupt".to_owned(),
+        );
     }
     notes.extend(uneven(walk));
     for (index, agrees) in walk.fast_agrees.iter().enumerate() {

@@ -11,7 +11,7 @@ use super::NamedLibc;
 use super::layout::{BINS, LAYOUTS, Layout};
 use super::memory::Memory;
 use super::report::Evidence;
-use super::state::Counters;
+use super::state::{Counters, State};
 use crate::mappings::Mapping;
 
 /// Arenas of all mallocs together, at most. glibc makes eight for each core.
@@ -33,6 +33,10 @@ pub(super) struct Candidate {
     pub(super) object: String,
     /// The `malloc_state`s, the main one first.
     pub(super) ring: Vec<u64>,
+    /// What the last of them has for the next, where that is none and not the main one.
+    pub(super) cut: Option<u64>,
+    /// The version the object names, known to the table or not.
+    pub(super) version: Option<(u32, u32)>,
     pub(super) counters: Option<Counters>,
 }
 
@@ -65,13 +69,22 @@ pub(super) fn find(memory: &mut Memory<'_>, named: &[NamedLibc]) -> Vec<Vec<Cand
             let fitting: Vec<Candidate> = layouts
                 .iter()
                 .filter_map(|layout| {
-                    let ring = ring(memory, layout, table.checked_sub(layout.state.bins)?, room)?;
+                    let arena = table.checked_sub(layout.state.bins)?;
+                    let Ring { arenas, cut } = ring(memory, layout, arena, room);
+                    // A ring that is broken, or leads into a page that is in swap, will do where
+                    // the layout is no guess: then there are the heaps.
+                    let named = evidence == Evidence::Named;
+                    if cut.is_some() && !(named && counts_hold(memory, layout, arena, &heaps)) {
+                        return None;
+                    }
                     Some(Candidate {
                         layout,
                         evidence,
                         object: mapping.path()?.to_string_lossy().into_owned(),
-                        counters: counters(memory, layout, mapping, &heaps, ring[0]),
-                        ring,
+                        counters: counters(memory, layout, mapping, &heaps, arena),
+                        ring: arenas,
+                        cut,
+                        version,
                     })
                 })
                 .collect();
@@ -164,23 +177,51 @@ fn words(memory: &mut Memory<'_>, range: &Range<u64>, mut with: impl FnMut(u64, 
     }
 }
 
+/// Whether the fields around the bins are those of a main arena that was used.
+fn counts_hold(memory: &mut Memory<'_>, layout: &Layout, arena: u64, heaps: &[Range<u64>]) -> bool {
+    State::read(memory, layout, arena).is_ok_and(|state| {
+        state.system_mem > 0
+            && state.system_mem <= state.max_system_mem
+            && (state.system_mem | state.max_system_mem).is_multiple_of(memory.page())
+            && within(heaps, state.top)
+    })
+}
+
+/// Arenas that lead to each other.
+#[derive(Debug)]
+struct Ring {
+    arenas: Vec<u64>,
+    /// The link that leads to no arena.
+    cut: Option<u64>,
+}
+
 /// Follows `next` until it comes back, within `room` arenas.
-fn ring(memory: &mut Memory<'_>, layout: &Layout, arena: u64, room: usize) -> Option<Vec<u64>> {
-    let mut ring = vec![arena];
+fn ring(memory: &mut Memory<'_>, layout: &Layout, arena: u64, room: usize) -> Ring {
+    let mut arenas = vec![arena];
     let mut seen = HashSet::from([arena]);
-    loop {
-        let last = ring.last()?;
-        let next = memory
-            .stray_word(last.checked_add(layout.state.next())?)
-            .ok()?;
-        if next == arena {
-            return Some(ring);
+    let mut next_of = |arena: u64| {
+        let link = arena.checked_add(layout.state.next())?;
+        memory.stray_word(link).ok()
+    };
+    let mut next = next_of(arena).unwrap_or(0);
+    while next != arena {
+        // One that cannot be read is none, and neither is one that was met before.
+        let after = Some(next).filter(|next| next.is_multiple_of(16) && *next != 0);
+        let after = after.and_then(&mut next_of);
+        match after {
+            Some(after) if arenas.len() < room && seen.insert(next) => {
+                arenas.push(next);
+                next = after;
+            }
+            _ => {
+                return Ring {
+                    arenas,
+                    cut: Some(next),
+                };
+            }
         }
-        if next == 0 || !next.is_multiple_of(16) || ring.len() >= room || !seen.insert(next) {
-            return None;
-        }
-        ring.push(next);
     }
+    Ring { arenas, cut: None }
 }
 
 /// `mp_`, found by its `sbrk_base`: the address where the main arena begins, with fields around it

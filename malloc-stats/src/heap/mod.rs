@@ -74,7 +74,7 @@ impl Default for Options {
 #[non_exhaustive]
 pub enum HeapError {
     /// No `main_arena` was found: malloc is not glibc's, or was never used.
-    #[error("no glibc heap found: malloc is not glibc's, or was never used")]
+    #[error("no heap of glibc found: its malloc was never used, or another one serves")]
     NoArena,
     /// Something that looks like one was found, and does not hold up.
     #[error(

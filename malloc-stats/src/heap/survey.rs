@@ -10,6 +10,7 @@ use super::report::{Address, Fault};
 use super::segment::{Kind, Segment};
 use super::state::{HeapInfo, State};
 use crate::mappings::{Backing, Mapping};
+use crate::size::Size;
 
 /// Heaps of all arenas, at most: 4 TiB of them.
 const MOST_HEAPS: usize = 1 << 16;
@@ -47,6 +48,14 @@ impl Survey {
         };
         survey.read_states(memory, candidate);
         survey.heaps(memory, candidate);
+        if let (Some(next), Some((last, arena))) =
+            (candidate.cut, candidate.ring.iter().enumerate().next_back())
+        {
+            let reason = format!("its next arena is said to be at {next:#x}, where there is none");
+            // What is mapped and cannot be read may be in swap.
+            let lasting = !is_mapped(mappings, next) || candidate.ring.contains(&next);
+            survey.fault(last, *arena, reason, lasting);
+        }
         let main = survey.states.first().cloned().unwrap_or_default();
         let below_brk = survey.brk_segment(candidate, &main, mappings, &regions);
         // What lies below the brk is no piece off it, whosever it is.
@@ -81,7 +90,61 @@ impl Survey {
         }
         survey.owned.extend(survey.mmapped.chunks.iter().cloned());
         survey.owned.sort_by_key(|range| range.start);
+        survey.believe_counts(&regions);
         survey
+    }
+
+    /// An arena cannot have more from the system than the process has mapped: where it says so,
+    /// what was found stands for it.
+    fn believe_counts(&mut self, regions: &[Range<u64>]) {
+        let mapped: u64 = regions.iter().map(|region| region.end - region.start).sum();
+        for index in 0..self.states.len() {
+            let said = self.states[index].system_mem;
+            // It may have grown since its mappings were listed.
+            if said > mapped.saturating_add(MOST_GROWTH) {
+                let reason = format!(
+                    "it counts {} from the system, more than is mapped",
+                    Size(said)
+                );
+                self.fault(index, self.states[index].address, reason, true);
+                self.states[index].system_mem = self.found(index);
+            }
+        }
+    }
+
+    /// The bytes of the stretches of an arena.
+    fn found(&self, arena: usize) -> u64 {
+        let own = self
+            .segments
+            .iter()
+            .filter(|segment| segment.arena == arena);
+        own.map(|segment| segment.range.end - segment.base).sum()
+    }
+
+    /// Of each arena whose heaps could not all be found, the bytes of those.
+    pub(super) fn lost(&self) -> Vec<u64> {
+        let broken = |arena: &usize| self.faults.iter().any(|fault| fault.arena == *arena);
+        let lost = |arena: usize| {
+            let counted = self.states[arena].system_mem;
+            counted.saturating_sub(self.found(arena))
+        };
+        let arenas = (1..self.states.len()).filter(broken).map(lost);
+        arenas.filter(|lost| *lost > 0).collect()
+    }
+
+    /// Takes back that a fault stays, where it was not there `before`, something moved since, or
+    /// somebody is at it.
+    pub(super) fn doubt(&mut self, before: &Self) {
+        for fault in &mut self.faults {
+            let now = self.states.get(fault.arena);
+            let unmoved = now.zip(before.states.get(fault.arena));
+            let unmoved = unmoved.is_some_and(|(now, then)| now.same(then) && !now.locked);
+            let met = |then: &Fault| {
+                (then.arena, then.address, &then.reason)
+                    == (fault.arena, fault.address, &fault.reason)
+            };
+            fault.stable = fault.stable && unmoved && before.faults.iter().any(met);
+        }
     }
 
     fn read_states(&mut self, memory: &mut Memory<'_>, candidate: &Candidate) {
@@ -91,18 +154,20 @@ impl Survey {
                 Err(_) => {
                     // Its place in the list is its index.
                     self.states.push(State::default());
-                    self.fault(index, *address, "its malloc_state cannot be read");
+                    let reason = "its malloc_state cannot be read".to_owned();
+                    self.fault(index, *address, reason, false);
                 }
             }
         }
     }
 
-    fn fault(&mut self, arena: usize, address: u64, reason: &str) {
+    /// Notes a fault; `lasting` where it is none of what can be read at this moment.
+    fn fault(&mut self, arena: usize, address: u64, reason: String, lasting: bool) {
         self.faults.push(Fault {
             arena,
             address: Address(address),
-            reason: reason.to_owned(),
-            stable: false,
+            reason,
+            stable: lasting && !self.states.get(arena).is_some_and(|state| state.locked),
         });
     }
 
@@ -110,6 +175,7 @@ impl Survey {
     /// before it.
     fn heaps(&mut self, memory: &mut Memory<'_>, candidate: &Candidate) {
         let layout = candidate.layout;
+        let mappings = memory.space().mappings();
         // Without `mp_` the length of heaps is that of a glibc without huge pages.
         let length = candidate.counters.as_ref().map_or(64 << 20, |c| c.heap_max);
         let base_of = |address: u64| address / length * length;
@@ -121,8 +187,11 @@ impl Survey {
             loop {
                 let info = match HeapInfo::read(memory, base) {
                     Ok(info) if info.arena == arena => info,
-                    _ => {
-                        self.fault(index, base, "no heap of this arena begins here");
+                    // What is mapped and cannot be read may be in swap.
+                    read => {
+                        let reason = "no heap of this arena begins here".to_owned();
+                        let lasting = read.is_ok() || !is_mapped(mappings, base);
+                        self.fault(index, base, reason, lasting);
                         break;
                     }
                 };
@@ -131,7 +200,8 @@ impl Survey {
                     && info.size <= length
                     && info.size.is_multiple_of(16);
                 if !sound || seen.len() >= MOST_HEAPS || !seen.insert(base) {
-                    self.fault(index, base, "its heaps do not lead back to the first");
+                    let reason = "its heaps do not lead back to the first".to_owned();
+                    self.fault(index, base, reason, true);
                     break;
                 }
                 let head = if base == first {
@@ -188,4 +258,12 @@ impl Survey {
         }
         start.map_or(0, |start| brk - start)
     }
+}
+
+/// Whether an address lies in some mapping; they are in order.
+fn is_mapped(mappings: &[Mapping], address: u64) -> bool {
+    let at = mappings.partition_point(|mapping| mapping.range.end <= address);
+    mappings
+        .get(at)
+        .is_some_and(|mapping| mapping.range.contains(&address))
 }

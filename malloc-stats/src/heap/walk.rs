@@ -128,6 +128,27 @@ fn best(
     Ok(assemble::heap(memory, walk))
 }
 
+/// Where the stretches of memory are; again, where that comes out uneven, as it may for a moment.
+fn look_around(memory: &mut Memory<'_>, candidate: &Candidate, options: &Options) -> Survey {
+    let mut survey = Survey::new(memory, candidate);
+    // Nothing moves in a process that is stopped.
+    for _ in 0..options.retries {
+        if survey.faults.is_empty() {
+            break;
+        }
+        std::thread::sleep(options.retry_pause);
+        memory.forget();
+        let mut again = Survey::new(memory, candidate);
+        again.doubt(&survey);
+        let sure = again.faults.iter().all(|fault| fault.stable);
+        survey = again;
+        if sure {
+            break;
+        }
+    }
+    survey
+}
+
 /// One stretch of memory, after the last try.
 pub(super) struct Done {
     pub(super) segment: Segment,
@@ -153,6 +174,8 @@ pub(super) struct Walk {
     /// Whether it was the same before.
     pub(super) counters_quiet: bool,
     pub(super) faults: Vec<Fault>,
+    /// Of each arena whose heaps could not all be found, the bytes of those.
+    pub(super) lost: Vec<u64>,
     /// Chunks whose two sizes disagreed for a moment.
     pub(super) disagreed: u64,
     /// How often some chunks were read again.
@@ -178,7 +201,8 @@ impl Walk {
         options: &Options,
     ) -> Self {
         memory.forget();
-        let mut survey = Survey::new(memory, candidate);
+        let mut survey = look_around(memory, candidate, options);
+        let lost = survey.lost();
         let bytes = survey.segments.iter().map(|s| s.range.end - s.range.start);
         let granule = granule_for(bytes.fold(0, u64::saturating_add), memory.page());
         let mut walk = Self {
@@ -192,6 +216,7 @@ impl Walk {
             counters: candidate.counters.clone(),
             counters_quiet: false,
             faults: std::mem::take(&mut survey.faults),
+            lost,
             disagreed: 0,
             reread: 0,
             survey,

@@ -22,6 +22,8 @@ use crate::metric::{Grade, Metric};
 const STOPS: u32 = 5;
 /// How long it runs in between.
 const BETWEEN_STOPS: Duration = Duration::from_millis(2);
+/// How long it runs before what made no sense is looked at again: it must have got a processor.
+const BEFORE_DOUBTED: Duration = Duration::from_millis(100);
 
 /// What to find out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,7 +236,7 @@ fn heaps(
     };
     let mut stopped = Duration::ZERO;
     let mut stops = 0;
-    let mut before = Vec::new();
+    let mut before: Option<Doubt> = None;
     loop {
         stops += 1;
         let options = Options {
@@ -244,24 +246,23 @@ fn heaps(
         let paused = Paused::stop(target.pid())?;
         let mut heaps = walk(target, &options);
         stopped += paused.release()?;
-        // With one thread malloc takes no lock, so only a second stop tells a heap in the middle of
-        // an operation from a corrupt one.
-        let faults = heaps.as_deref().map_or_else(|_| Vec::new(), faults_of);
-        let same = faults == before;
-        let busy = matches!(heaps, Err(HeapError::MidOperation { .. })) || !same;
-        if stops < STOPS && busy {
-            before = faults;
-            std::thread::sleep(BETWEEN_STOPS);
+        let doubt = Doubt::of(&heaps, before.as_ref());
+        let locked = matches!(heaps, Err(HeapError::MidOperation { .. }));
+        if stops < STOPS && (locked || doubt.goes_on(before.as_ref())) {
+            std::thread::sleep(if locked {
+                BETWEEN_STOPS
+            } else {
+                BEFORE_DOUBTED
+            });
+            before = Some(doubt);
             continue;
         }
-        if !same {
-            let found = heaps.iter_mut().flatten();
-            let faults = found.flat_map(|heap| &mut heap.torn.faults);
-            faults.for_each(|fault| fault.stable = false);
-        }
         inspection.paused_us = u64::try_from(stopped.as_micros()).ok();
+        doubt.judge(&mut heaps);
         let busy = |heap: &Heap| heap.arenas.iter().any(|arena| arena.locked);
-        if heaps.as_ref().is_ok_and(|heaps| heaps.iter().any(busy)) {
+        let moved = |heap: &Heap| heap.torn.faults.iter().any(|fault| !fault.stable);
+        let midway = |heap: &Heap| busy(heap) || moved(heap);
+        if heaps.as_ref().is_ok_and(|heaps| heaps.iter().any(midway)) {
             inspection.notes.push(format!(
                 "stopped {STOPS} times, and each time a thread was in the middle of an operation \
                  of malloc: what it was changing may not come out even"
@@ -271,9 +272,44 @@ fn heaps(
     }
 }
 
-fn faults_of(heaps: &[Heap]) -> Vec<Fault> {
-    let faults = heaps.iter().flat_map(|heap| &heap.torn.faults);
-    faults.cloned().collect()
+/// What makes no sense in a process that stands still. It may stand in the middle of an operation:
+/// malloc takes no lock while there is one thread. Only what is the same at every stop is corrupt.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// Whether this stop showed any fault.
+    any: bool,
+    /// Those that every stop showed until now.
+    common: Vec<Fault>,
+    error: Option<HeapError>,
+}
+
+impl Doubt {
+    fn of(heaps: &Result<Vec<Heap>, HeapError>, before: Option<&Self>) -> Self {
+        let faults = heaps.iter().flatten().flat_map(|heap| &heap.torn.faults);
+        let faults: Vec<&Fault> = faults.collect();
+        let met = |fault: &Fault| before.is_none_or(|before| before.common.contains(fault));
+        let lasting = faults.iter().filter(|fault| fault.stable && met(fault));
+        Self {
+            any: !faults.is_empty(),
+            common: lasting.map(|fault| (*fault).clone()).collect(),
+            error: heaps.as_ref().err().cloned(),
+        }
+    }
+
+    /// Whether another stop may show more.
+    fn goes_on(&self, before: Option<&Self>) -> bool {
+        let unknown = matches!(self.error, Some(HeapError::UnknownLayout { .. }));
+        self.any || unknown && before.is_none_or(|before| before.error != self.error)
+    }
+
+    /// Takes back that a fault stays, where some stop did not show it.
+    fn judge(&self, heaps: &mut Result<Vec<Heap>, HeapError>) {
+        for heap in heaps.iter_mut().flatten() {
+            for fault in &mut heap.torn.faults {
+                fault.stable &= self.common.contains(fault);
+            }
+        }
+    }
 }
 
 fn walk(target: &Target, options: &Options) -> Result<Vec<Heap>, HeapError> {
@@ -300,13 +336,21 @@ fn surroundings(target: &Target, entries: &[SmapsEntry], inspection: &mut Inspec
     let claims = memory
         .as_ref()
         .map(|memory| find_claims(memory, entries, &malloc, python));
+    // The stacks of goroutines are pieces of Go's heap.
+    let allocator = &inspection.allocator;
+    let mut names = allocator.others.iter().map(|other| &other.name);
+    let goes = allocator.name == "go" || names.any(|name| name == "go");
     let owned = Owned {
         python_arena: python.filter(|_| claims.is_none()).map(Python::arena),
         ranges: malloc
             .into_iter()
             .chain(claims.unwrap_or_default())
             .collect(),
-        stack_pointers: target.stack_pointers(),
+        stack_pointers: if goes {
+            Vec::new()
+        } else {
+            target.stack_pointers()
+        },
     };
     let (sorted, unattributed) = classes::classify(entries, &owned);
     inspection.classes = sorted;

@@ -208,8 +208,10 @@ fn by_hand_each_allocator_has_its_own_way_out() {
         ("mimalloc", "mi_stats_print"),
         ("tcmalloc", "MallocExtension"),
         ("musl", "musl keeps no counts"),
+        ("go", "GOMEMLIMIT"),
     ] {
         let inspection = Inspection {
+            unattributed: Metric::Exact(GIB),
             allocator: Detected {
                 name: name.to_owned(),
                 reason: Some("its statistics are stripped.".to_owned()),
@@ -226,6 +228,8 @@ fn by_hand_each_allocator_has_its_own_way_out() {
                 .finding
                 .ends_with("its mappings have ≤ 1.00 GiB resident")
         );
+        // That memory has been spoken of.
+        must_not(&verdicts, "unattributed");
     }
 }
 

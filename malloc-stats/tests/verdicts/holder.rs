@@ -14,23 +14,25 @@ pub const MIB: u64 = 1 << 20;
 /// The program, built once; `None` without a compiler, which is said.
 pub fn program() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("holds");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verdicts/holds.c");
-        let built = Command::new("cc")
-            .args(["-O1", "-fno-builtin-malloc", "-pthread", "-o"])
-            .args([&path, &source])
-            .output();
-        match built {
-            Ok(output) if output.status.success() => Some(path),
-            Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
-            Err(error) => {
-                println!("skipped: cc is not there: {error}");
-                None
-            }
+    BUILT.get_or_init(|| build("holds")).as_deref()
+}
+
+/// A program of this directory; `None` without a compiler, which is said.
+pub fn build(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verdicts");
+    let built = Command::new("cc")
+        .args(["-O1", "-fno-builtin-malloc", "-pthread", "-o"])
+        .args([&path, &directory.join(format!("{name}.c"))])
+        .output();
+    match built {
+        Ok(output) if output.status.success() => Some(path),
+        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            println!("skipped: cc is not there: {error}");
+            None
         }
-    });
-    built.as_deref()
+    }
 }
 
 /// A process that holds still, and ends with this.
@@ -97,8 +99,12 @@ impl Holder {
     }
 
     pub fn inspect(&self) -> Inspection {
+        self.inspect_as(&Ask::default())
+    }
+
+    pub fn inspect_as(&self, ask: &Ask) -> Inspection {
         let target = Target::open(self.pid()).unwrap();
-        inspect(&target, &Ask::default()).unwrap()
+        inspect(&target, ask).unwrap()
     }
 
     pub fn verdicts_with_limits(&self) -> Vec<Verdict> {

@@ -4,6 +4,7 @@
 #![cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod by_hand;
 #[path = "../pressure/cgroup.rs"]
 #[expect(dead_code, reason = "the tests of pressure use the rest of it")]

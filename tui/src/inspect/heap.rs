@@ -265,7 +265,7 @@ pub(super) fn write_torn(out: &mut String, paint: &Paint, heap: &Heap) -> Result
         let sort = if fault.stable {
             "the same at every try, so the heap is corrupt"
         } else {
-            "different at every try, so in motion"
+            "not the same at every try: in motion, or not to be read just now"
         };
         let reason = &fault.reason;
         let (arena, address) = (fault.arena, fault.address);
@@ -291,8 +291,13 @@ fn wholeness(torn: &Torn) -> String {
     if torn.unresolved == 0 {
         return format!("whole: {segments}{retried}{disagreed}");
     }
+    // What is corrupt stays so.
+    let remedy = match torn.faults.iter().all(|fault| fault.stable) {
+        true => "",
+        false => "; --pause stops the process for it",
+    };
     format!(
-        "NOT whole: {} of {segments} could not be followed to the end, {} are in no count{retried}{disagreed}; --pause stops the process for it",
+        "NOT whole: {} of {segments} could not be followed to the end, {} are in no count{retried}{disagreed}{remedy}",
         torn.unresolved,
         Size(torn.unresolved_bytes)
     )

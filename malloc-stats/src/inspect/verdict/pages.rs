@@ -123,8 +123,8 @@ fn names(files: &[&FilePages]) -> String {
 }
 
 pub(super) fn unattributed(inspection: &Inspection) -> Option<Finding> {
-    // Where malloc's own memory is not known, all is unattributed, which says nothing.
-    let known = inspection.heap.is_some() || !inspection.allocator.mappings_rss.is_unavailable();
+    // Where no heap was walked, the allocator's memory is among it, and may be all of it.
+    let known = inspection.heap.is_some();
     let (bytes, anon) = (inspection.unattributed, inspection.process.memory.anon);
     if !known || !is_much(bytes, anon) {
         return None;

@@ -47,7 +47,14 @@ pub(super) fn not_walkable(inspection: &Inspection) -> Option<Finding> {
             "musl keeps no counts: judge by the resident memory above, or run the program on glibc \
              or jemalloc"
         }
-        // No permission, a libc that is newer than the table: the reason says what would help.
+        "go" => {
+            "ask it from inside: runtime/metrics, /debug/pprof/heap, or GODEBUG=gctrace=1; \
+             GOMEMLIMIT bounds it, debug.FreeOSMemory() returns what is free"
+        }
+        // Then the reason ends with what would help, and there are no classes either.
+        _ if inspection.classes.is_empty() => {
+            "as the reason says; until then there are the limits, RSS and swap to go by"
+        }
         _ => "see the reason; the memory by class and the limits hold all the same",
     };
     Some(Finding {
@@ -70,16 +77,18 @@ pub(super) fn heap_corrupt(inspection: &Inspection) -> Option<Finding> {
         0 => String::new(),
         others => format!(", and {} more", count(others, "such fault")),
     };
+    let lost = match torn.unresolved_bytes {
+        0 => String::new(),
+        bytes => format!("; {} behind it is in no number", Size(bytes)),
+    };
     Some(Finding {
         severity: Severity::Bad,
         bytes: Metric::Estimated(torn.unresolved_bytes),
         finding: format!(
-            "{} cannot be followed at {}: {}, the same at every try{others}; {} behind it is in no \
-             number",
+            "{} cannot be followed at {}: {}, the same at every try{others}{lost}",
             arena(fault.arena),
             fault.address,
             shown(&fault.reason),
-            Size(torn.unresolved_bytes)
         ),
         remedy: "something wrote past the end of a block: run the program under valgrind or with \
                  -fsanitize=address, or with GLIBC_TUNABLES=glibc.malloc.check=3 and \
