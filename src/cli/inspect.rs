@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -197,13 +198,27 @@ pub(crate) fn run(options: &Inspect) -> Done {
     }))
 }
 
-/// The one place that looks.
+/// The one place that looks. Where that lasts, a line on stderr says what is being done.
 fn look(target: &Target, pause: bool) -> Result<Inspection, InspectError> {
     let ask = Ask {
         pause,
         ..Ask::default()
     };
-    malloc_stats::inspect::inspect(target, &ask)
+    let (done, until_done) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if until_done.recv_timeout(SHORT) == Err(RecvTimeoutError::Timeout) {
+                let bar = ProgressBar::new_spinner();
+                bar.set_message(format!("reading the heap of process {}", target.pid()));
+                bar.enable_steady_tick(LISTEN);
+                let _ = until_done.recv();
+                bar.finish_and_clear();
+            }
+        });
+        let looked = malloc_stats::inspect::inspect(target, &ask);
+        drop(done);
+        looked
+    })
 }
 
 fn there_is(inspection: &Inspection, index: usize) -> Result<(), String> {
@@ -230,6 +245,8 @@ enum Ending {
     Gone,
 }
 
+/// So long nobody needs to be told what is being done.
+const SHORT: Duration = Duration::from_secs(1);
 /// How often to listen for a signal, and for the end of the process.
 const LISTEN: Duration = Duration::from_millis(100);
 

@@ -55,9 +55,9 @@ impl Default for Ask {
 #[non_exhaustive]
 pub enum InspectError {
     /// The process went away, or became another program, while it was looked at.
-    #[error("process {pid} {} while it was looked at", match change {
-        Change::Exited => "ended",
-        Change::Executed => "executed another program, which has other memory,",
+    #[error("process {pid} {}", match change {
+        Change::Exited => "ended while it was looked at",
+        Change::Executed => "executed another program while it was looked at: look again",
     })]
     Changed {
         /// The process.
@@ -249,12 +249,13 @@ fn heaps(
         let doubt = Doubt::of(&heaps, before.as_ref());
         let locked = matches!(heaps, Err(HeapError::MidOperation { .. }));
         if stops < STOPS && (locked || doubt.goes_on(before.as_ref())) {
-            std::thread::sleep(if locked {
-                BETWEEN_STOPS
+            if locked {
+                // Nothing was walked.
+                std::thread::sleep(BETWEEN_STOPS);
             } else {
-                BEFORE_DOUBTED
-            });
-            before = Some(doubt);
+                std::thread::sleep(BEFORE_DOUBTED);
+                before = Some(doubt);
+            }
             continue;
         }
         inspection.paused_us = u64::try_from(stopped.as_micros()).ok();
