@@ -134,9 +134,22 @@ fn old_program() -> Option<&'static Path> {
     program.as_deref()
 }
 
-/// Builds `heap.c`; `None`, said, without a C compiler, or without a static libc.
+/// The target that allocates and frees at full speed, for ever.
+pub fn allocating() -> Option<Command> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let program =
+        PROGRAM.get_or_init(|| build_from("allocating.c", "allocating", &["-pthread"], &[]));
+    program.as_ref().map(Command::new)
+}
+
 fn build(name: &str, first: &[&str], last: &[&str]) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/heap.c");
+    build_from("heap.c", name, first, last)
+}
+
+/// Builds a target; `None`, said, without a C compiler, or without a static libc.
+fn build_from(source: &str, name: &str, first: &[&str], last: &[&str]) -> Option<PathBuf> {
+    let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets");
+    let source = targets.join(source);
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     // Put in place whole: an older one may still be running.
     let unfinished = program.with_extension(std::process::id().to_string());

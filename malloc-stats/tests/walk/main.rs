@@ -11,6 +11,7 @@ mod look;
 mod malloc_info;
 mod python;
 mod releasable;
+mod restless;
 mod target;
 mod truth;
 mod truth_holds;
