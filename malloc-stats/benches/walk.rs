@@ -15,8 +15,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use malloc_stats::heap::{self, AddressSpace, Options};
-use malloc_stats::inspect::{ProcessMemory, Target};
+use malloc_stats::Metric;
+use malloc_stats::heap::{self, AddressSpace, NamedLibc, Options};
+use malloc_stats::inspect::{self, ProcessMemory, Target};
 
 #[global_allocator]
 static ALLOCATOR: System = System;
@@ -39,6 +40,7 @@ fn main() {
     let mut times: Vec<(&str, Vec<Duration>)> = Vec::new();
     let windows = [
         ("walk, 16 KiB windows", 16 << 10),
+        ("walk, 32 KiB windows", 32 << 10),
         ("walk, 64 KiB windows", 64 << 10),
         ("walk, 4 MiB windows", 4 << 20),
     ];
@@ -80,7 +82,8 @@ fn main() {
     );
     for (name, window) in [
         ("16 KiB windows", 16 << 10),
-        ("64 KiB windows (default)", 64 << 10),
+        ("32 KiB windows", 32 << 10),
+        ("64 KiB windows", 64 << 10),
         ("256 KiB windows", 256 << 10),
         ("4 MiB windows", 4 << 20),
     ] {
@@ -104,6 +107,7 @@ fn look(target: &Target, window: usize) -> (Duration, u64, u64) {
     let memory = ProcessMemory::open(target).unwrap();
     let options = Options {
         window,
+        libcs: libcs(target),
         ..Options::default()
     };
     let start = Instant::now();
@@ -112,6 +116,20 @@ fn look(target: &Target, window: usize) -> (Duration, u64, u64) {
     let heap = heaps.first().unwrap();
     let chunks = heap.arenas.iter().map(|a| a.chunks_in_use + a.chunks_free);
     (time, chunks.sum(), heap.totals.mallinfo.arena)
+}
+
+/// The C library by its name, as `inspect` has it: without, each layout that fits is tried.
+fn libcs(target: &Target) -> Vec<NamedLibc> {
+    let mappings = target.mappings().unwrap();
+    let found = inspect::detect(target, &mappings, &|_| Metric::Unavailable);
+    let named = found.libcs.iter().filter_map(|libc| {
+        Some(NamedLibc {
+            device: libc.device,
+            inode: libc.inode,
+            version: libc.version?,
+        })
+    });
+    named.collect()
 }
 
 /// Every header by a call of its own.

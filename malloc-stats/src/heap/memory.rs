@@ -97,7 +97,10 @@ impl<'a> Memory<'a> {
     /// Two words side by side: a chunk's `prev_size` and `size`. `address` is a multiple of 16.
     pub(super) fn header(&mut self, address: u64) -> Result<(u64, u64), Unread> {
         let window = self.window_at(address)?;
-        Ok((word_of(window, address)?, word_of(window, address + 8)?))
+        let offset = usize::try_from(address - window.start).unwrap_or(usize::MAX);
+        let words: Option<&[u8; 16]> = window.bytes.get(offset..).and_then(<[u8]>::first_chunk);
+        let both = u128::from_le_bytes(*words.ok_or(Unread::Refused)?);
+        Ok((both as u64, (both >> 64) as u64))
     }
 
     /// A word from anywhere, which leaves the window where it is. `address` is a multiple of 8.
