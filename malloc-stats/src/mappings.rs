@@ -155,6 +155,27 @@ pub fn parse(text: &str) -> Vec<Mapping> {
     text.lines().filter_map(Mapping::parse).collect()
 }
 
+/// The parts of a range outside of others, which are in order of address.
+pub(crate) fn without(range: &Range<u64>, others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut parts = Vec::new();
+    let mut start = range.start;
+    let first = others.partition_point(|other| other.start < range.start);
+    // One that begins before may reach in.
+    for other in others.iter().skip(first.saturating_sub(1)) {
+        if other.start >= range.end {
+            break;
+        }
+        if other.start > start {
+            parts.push(start..other.start);
+        }
+        start = start.max(other.end);
+    }
+    if start < range.end {
+        parts.push(start..range.end);
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use malloc_stats::inspect::{Ask, Growth, InspectError, Inspection, Look, Target, judge};
+use malloc_stats::inspect::{Ask, Growth, InspectError, Inspection, Look, Target, Users, judge};
 use plimsoll_tui::inspect::{self as view, MapSize, View};
 
-use super::users::Users;
 use super::{Done, FAILED};
 use crate::output::{Output, complain, terminal_size};
 use crate::run::tiers::KeepAlive;

@@ -7,7 +7,6 @@ mod replay;
 mod run;
 mod scan;
 mod snapshot;
-mod users;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use malloc_stats::inspect::{Ask, Detected, Inspection, Status, Target};
+use malloc_stats::inspect::{Ask, Detected, Inspection, Status, Target, Users};
 use malloc_stats::limits::Tightest;
 use malloc_stats::{Limits, Metric, Waste};
 use plimsoll_tui::inspect::waste;
@@ -16,7 +16,6 @@ use plimsoll_tui::ps;
 use serde::Serialize;
 
 use super::Done;
-use super::users::Users;
 use crate::output::{Output, terminal_size};
 
 /// List processes by memory, with their allocator, its waste, and the limit that leaves least.

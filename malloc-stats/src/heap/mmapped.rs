@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::memory::Memory;
 use super::segment::{FENCE, Kind, begins_chunks};
+use crate::mappings::without;
 
 const FLAGS: u64 = 7;
 const IS_MMAPPED: u64 = 2;
@@ -206,24 +207,4 @@ fn piece_end(memory: &mut Memory<'_>, base: u64, end: u64, top: u64) -> Option<u
         }
     }
     None
-}
-
-/// A range without others, which are in order of address.
-fn without(range: &Range<u64>, others: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut parts = Vec::new();
-    let mut at = range.start;
-    let from = others.partition_point(|other| other.end <= range.start);
-    for other in others.iter().skip(from) {
-        if other.start >= range.end {
-            break;
-        }
-        if at < other.start {
-            parts.push(at..other.start);
-        }
-        at = at.max(other.end);
-    }
-    if at < range.end {
-        parts.push(at..range.end);
-    }
-    parts
 }

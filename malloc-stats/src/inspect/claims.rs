@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::classes::{ClassKind, OwnedRange};
 use super::smaps::SmapsEntry;
 use crate::heap::{AddressSpace, PageState, Run};
-use crate::mappings::{Backing, Mapping};
+use crate::mappings::{Backing, Mapping, without};
 
 /// A version of CPython, as its files are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,27 +126,6 @@ fn may_hold_arenas(entry: &SmapsEntry) -> bool {
     matches!(entry.mapping.backing, Backing::Anonymous(_))
         && entry.mapping.is_private_anonymous()
         && entry.rss > 0
-}
-
-/// The parts of a range outside of others, which are in order.
-fn without(range: &Range<u64>, others: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut parts = Vec::new();
-    let mut start = range.start;
-    let first = others.partition_point(|other| other.start < range.start);
-    // One that begins before may reach in.
-    for other in others.iter().skip(first.saturating_sub(1)) {
-        if other.start >= range.end {
-            break;
-        }
-        if other.start > start {
-            parts.push(start..other.start);
-        }
-        start = start.max(other.end);
-    }
-    if start < range.end {
-        parts.push(start..range.end);
-    }
-    parts
 }
 
 /// The zeroed data (`.bss`) of objects beyond what their files hold: the kernel shows it as

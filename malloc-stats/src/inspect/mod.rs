@@ -19,6 +19,7 @@ mod smaps;
 mod stacks;
 mod status;
 mod target;
+mod users;
 mod verdict;
 
 pub use allocator::{Detected, Detection, LibcObject, detect};
@@ -34,4 +35,5 @@ pub use smaps::{Rollup, SmapsEntry, SmapsParser, parse_rollup, read_smaps};
 pub use stacks::parse_stack_pointer;
 pub use status::Status;
 pub use target::{Change, Target};
+pub use users::Users;
 pub use verdict::{LINTS, Lint, Severity, Verdict, judge};

@@ -3,6 +3,7 @@
 use super::refusal::{Match, TargetError};
 use super::status::Status;
 use super::target::Target;
+use super::users::Users;
 
 /// The kernel keeps this many bytes of a process's name (`TASK_COMM_LEN` less its end).
 const MOST_OF_COMM: usize = 15;
@@ -124,7 +125,7 @@ impl TargetError {
 }
 
 fn ambiguous(name: &str, found: &[Target]) -> TargetError {
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let users = Users::read();
     let mut matches: Vec<Match> = found
         .iter()
         .map(|target| {
@@ -135,7 +136,7 @@ fn ambiguous(name: &str, found: &[Target]) -> TargetError {
             }
             Match {
                 pid: target.pid(),
-                user: user_name(&users, status.uid),
+                user: users.name_or_number(status.uid),
                 rss: status.memory.rss,
                 command,
             }
@@ -146,17 +147,6 @@ fn ambiguous(name: &str, found: &[Target]) -> TargetError {
         name: name.to_owned(),
         matches,
     }
-}
-
-/// The name of a user in the text of `/etc/passwd`, else its number.
-fn user_name(passwd: &str, uid: u32) -> String {
-    let number = uid.to_string();
-    let of_line = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == number).then(|| name.to_owned())
-    };
-    passwd.lines().find_map(of_line).unwrap_or(number)
 }
 
 /// The names most like one that nobody has.

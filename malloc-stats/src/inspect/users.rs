@@ -5,11 +5,12 @@ use std::collections::HashMap;
 /// The names of this system's users by number. Users from elsewhere (LDAP and the like) stay
 /// numbers: asking the resolver would load foreign code into this process.
 #[derive(Debug, Default)]
-pub(crate) struct Users(HashMap<u32, String>);
+pub struct Users(HashMap<u32, String>);
 
 impl Users {
     /// Those of `/etc/passwd`; none where it cannot be read.
-    pub(crate) fn read() -> Users {
+    #[must_use]
+    pub fn read() -> Users {
         let text = std::fs::read("/etc/passwd").unwrap_or_default();
         Users::parse(&String::from_utf8_lossy(&text))
     }
@@ -30,12 +31,14 @@ impl Users {
     }
 
     /// The name, where there is one.
-    pub(crate) fn name(&self, uid: u32) -> Option<&str> {
+    #[must_use]
+    pub fn name(&self, uid: u32) -> Option<&str> {
         self.0.get(&uid).map(String::as_str)
     }
 
     /// The name, or the number.
-    pub(crate) fn name_or_number(&self, uid: u32) -> String {
+    #[must_use]
+    pub fn name_or_number(&self, uid: u32) -> String {
         self.name(uid)
             .map_or_else(|| uid.to_string(), str::to_owned)
     }
