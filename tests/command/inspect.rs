@@ -1,5 +1,6 @@
 //! `plimsoll inspect` and `plimsoll ps` on real processes.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -80,11 +81,17 @@ fn a_heap_that_may_not_be_read_is_a_failure_with_the_way_out() {
     let (_, path) = copy.unwrap().keep().unwrap();
     std::fs::copy(env!("CARGO_BIN_EXE_plimsoll"), &path).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    let output = Command::new(&path)
-        .args(["inspect", &sleeper.pid()])
-        .uid(65534)
-        .gid(65534)
-        .output();
+    let inspect = || {
+        let mut command = Command::new(&path);
+        command.args(["inspect", &sleeper.pid()]);
+        command.uid(65534).gid(65534).output()
+    };
+    let mut output = inspect();
+    // A child that another test starts just now holds what was open for writing, until it executes.
+    while matches!(&output, Err(error) if error.kind() == ErrorKind::ExecutableFileBusy) {
+        std::thread::yield_now();
+        output = inspect();
+    }
     std::fs::remove_file(&path).unwrap();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
