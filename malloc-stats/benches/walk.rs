@@ -121,15 +121,7 @@ fn look(target: &Target, window: usize) -> (Duration, u64, u64) {
 /// The C library by its name, as `inspect` has it: without, each layout that fits is tried.
 fn libcs(target: &Target) -> Vec<NamedLibc> {
     let mappings = target.mappings().unwrap();
-    let found = inspect::detect(target, &mappings, &|_| Metric::Unavailable);
-    let named = found.libcs.iter().filter_map(|libc| {
-        Some(NamedLibc {
-            device: libc.device,
-            inode: libc.inode,
-            version: libc.version?,
-        })
-    });
-    named.collect()
+    inspect::detect(target, &mappings, &|_| Metric::Unavailable).named()
 }
 
 /// Every header by a call of its own.

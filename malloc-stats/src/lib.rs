@@ -48,6 +48,13 @@
 //! | `top_main` | keepcost | unavailable |
 //! | `heap_rss` | resident pages of its heaps + hblkhd, upper | resident, upper |
 //!
+//! # Another process
+//!
+//! [`inspect`] looks into any live process from outside: who serves its `malloc`, what of its heap
+//! is resident though free, what pins it, its other memory by class, and verdicts with a remedy.
+//! [`heap`] is the walker underneath. Nothing of the process is changed; it is stopped only where
+//! that is asked for ([`inspect::pause`]).
+//!
 //! # How near the limit
 //!
 //! [`limits`] reads the cgroup (version 1 or 2) with all its ancestors, the host and the resource

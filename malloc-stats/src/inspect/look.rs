@@ -14,7 +14,7 @@ use super::target::field;
 use super::verdict::judge;
 use super::{Change, ProcessMemory, Target, TargetError};
 use crate::gpu;
-use crate::heap::{self, Fault, Heap, HeapError, NamedLibc, Options};
+use crate::heap::{self, Fault, Heap, HeapError, Options};
 use crate::limits::{Host, Limits, Pressure};
 use crate::metric::{Grade, Metric};
 
@@ -212,15 +212,8 @@ fn heaps(
             why.unwrap_or_else(|| "malloc is not glibc's".to_owned())
         ));
     }
-    let named = detection.libcs.iter().filter_map(|libc| {
-        Some(NamedLibc {
-            device: libc.device,
-            inode: libc.inode,
-            version: libc.version?,
-        })
-    });
     let options = Options {
-        libcs: named.collect(),
+        libcs: detection.named(),
         window: ask.window,
         ..Options::default()
     };

@@ -1,6 +1,6 @@
 //! How the tests look at a process from outside.
 
-use malloc_stats::heap::{self, Heap, HeapError, NamedLibc, Options};
+use malloc_stats::heap::{self, Heap, HeapError, Options};
 use malloc_stats::inspect::{self, ProcessMemory, Target};
 use malloc_stats::metric::Metric;
 
@@ -10,16 +10,9 @@ pub fn heaps(pid: u32) -> Result<Vec<Heap>, HeapError> {
     let target = Target::open(pid).unwrap();
     let memory = ProcessMemory::open(&target).unwrap();
     let mappings = target.mappings().unwrap();
-    let libcs = inspect::detect(&target, &mappings, &|_| Metric::Unavailable).libcs;
-    let libcs = libcs.iter().filter_map(|libc| {
-        Some(NamedLibc {
-            device: libc.device,
-            inode: libc.inode,
-            version: libc.version?,
-        })
-    });
+    let detection = inspect::detect(&target, &mappings, &|_| Metric::Unavailable);
     let options = Options {
-        libcs: libcs.collect(),
+        libcs: detection.named(),
         ..Options::default()
     };
     let named = heap::walk(&memory, &options)?;

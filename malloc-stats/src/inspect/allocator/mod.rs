@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use choose::detect;
 
+use crate::heap::NamedLibc;
 use crate::metric::Metric;
 
 /// An allocator found in a process.
@@ -72,4 +73,20 @@ pub struct Detection {
     pub libcs: Vec<LibcObject>,
     /// What could not be read, and what was assumed in its stead.
     pub notes: Vec<String>,
+}
+
+impl Detection {
+    /// The glibcs that name their versions, as a walk wants them
+    /// ([`Options::libcs`](crate::heap::Options::libcs)).
+    #[must_use]
+    pub fn named(&self) -> Vec<NamedLibc> {
+        let named = self.libcs.iter().filter_map(|libc| {
+            Some(NamedLibc {
+                device: libc.device,
+                inode: libc.inode,
+                version: libc.version?,
+            })
+        });
+        named.collect()
+    }
 }
