@@ -258,11 +258,12 @@ fn look_again(
     span: Duration,
 ) -> std::io::Result<(Inspection, Ending)> {
     let interrupted = interruptible()?;
-    let before = Look::of(&first, Instant::now());
+    let begun = Instant::now();
+    let before = Look::of(&first, Duration::ZERO);
     let waited = wait(target, span, &interrupted);
     match look(target, pause) {
         Ok(mut second) => {
-            let after = Look::of(&second, Instant::now());
+            let after = Look::of(&second, begun.elapsed());
             second.growth = Some(Growth::between(&before, &after));
             second.verdicts = judge(&second);
             let ending = if interrupted.load(Ordering::Relaxed) {

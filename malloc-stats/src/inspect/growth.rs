@@ -1,6 +1,6 @@
 //! How fast a process grows, from two looks, and when it meets a limit.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,8 @@ use crate::process::Process;
 /// What growth is measured by, at one moment.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// When.
-    pub at: Instant,
+    /// When, since any moment that both looks count from.
+    pub at: Duration,
     /// The resident memory of the process.
     pub memory: Process,
     /// What bounds it.
@@ -26,7 +26,7 @@ pub struct Look {
 impl Look {
     /// What growth is measured by, of a look that was taken at this moment.
     #[must_use]
-    pub fn of(inspection: &Inspection, at: Instant) -> Self {
+    pub fn of(inspection: &Inspection, at: Duration) -> Self {
         Self {
             at,
             memory: inspection.process.memory,
@@ -80,7 +80,7 @@ impl Growth {
     /// cache that could be dropped counts, so times are on the early side where files are read.
     #[must_use]
     pub fn between(before: &Look, after: &Look) -> Self {
-        let seconds = after.at.saturating_duration_since(before.at).as_secs_f64();
+        let seconds = after.at.saturating_sub(before.at).as_secs_f64();
         if seconds <= 0.0 {
             return Self::default();
         }

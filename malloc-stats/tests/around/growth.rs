@@ -1,6 +1,6 @@
 //! Two looks give slopes, and the time to each limit.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use malloc_stats::inspect::{Growth, Look};
 use malloc_stats::limits::{Bound, Cgroup, Limit, Limits};
@@ -8,7 +8,7 @@ use malloc_stats::{Metric, Process};
 
 const MIB: u64 = 1 << 20;
 
-fn look(at: Instant, rss: u64, current: u64, parent: u64, available: u64) -> Look {
+fn look(at: Duration, rss: u64, current: u64, parent: u64, available: u64) -> Look {
     let cgroup = |path: &str, current, max| Cgroup {
         path: path.to_owned(),
         max: Limit::Bytes(max),
@@ -38,7 +38,7 @@ fn look(at: Instant, rss: u64, current: u64, parent: u64, available: u64) -> Loo
 
 #[test]
 fn each_limit_is_approached_by_what_is_charged_to_it() {
-    let start = Instant::now();
+    let start = Duration::ZERO;
     let before = look(start, 100 * MIB, 300 * MIB, 1000 * MIB, 4000 * MIB);
     let then = start + Duration::from_secs(10);
     let after = look(then, 80 * MIB, 400 * MIB, 1500 * MIB, 3900 * MIB);
@@ -66,7 +66,7 @@ fn each_limit_is_approached_by_what_is_charged_to_it() {
 
 #[test]
 fn what_shrinks_or_rests_meets_no_limit() {
-    let start = Instant::now();
+    let start = Duration::ZERO;
     let before = look(start, MIB, 300 * MIB, 1000 * MIB, 4000 * MIB);
     let then = start + Duration::from_secs(1);
     let after = look(then, MIB, 300 * MIB, 900 * MIB, 4100 * MIB);
@@ -76,7 +76,7 @@ fn what_shrinks_or_rests_meets_no_limit() {
 
 #[test]
 fn a_limit_that_is_reached_is_met_now() {
-    let start = Instant::now();
+    let start = Duration::ZERO;
     let before = look(start, MIB, 300 * MIB, 1000 * MIB, 4000 * MIB);
     let then = start + Duration::from_secs(1);
     let after = look(then, MIB, 1000 * MIB, 1000 * MIB, 4000 * MIB);
@@ -87,7 +87,7 @@ fn a_limit_that_is_reached_is_met_now() {
 
 #[test]
 fn without_time_between_there_is_no_growth() {
-    let start = Instant::now();
+    let start = Duration::ZERO;
     let one = look(start, MIB, MIB, MIB, MIB);
     assert_eq!(Growth::between(&one, &one), Growth::default());
 }
