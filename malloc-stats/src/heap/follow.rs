@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::cached::{Fast, may_be_cache};
+use super::chunks::{Recording, Wanted};
 use super::coverage::Extent;
 use super::layout::Layout;
 use super::memory::Memory;
@@ -47,6 +48,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) foreign_tops: &'a [u64],
     /// Whether the process is stopped, so that reading again is of no use.
     pub(super) stopped: bool,
+    /// What chunks of this arena are wanted one by one, if any are.
+    pub(super) wanted: Option<&'a Wanted>,
 }
 
 /// What a walk of one stretch gave.
@@ -71,7 +74,10 @@ pub(super) fn walk(
         memory,
         segment: segment.clone(),
         top: around.top,
-        tally: Tally::new(Extent::new(segment.range.start, around.granule)),
+        tally: Tally::new(
+            Extent::new(segment.range.start, around.granule),
+            around.wanted.map(Recording::new),
+        ),
         pending: VecDeque::with_capacity(PENDING),
         fast: 0,
         around,

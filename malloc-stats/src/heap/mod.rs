@@ -2,6 +2,7 @@
 
 mod assemble;
 mod cached;
+mod chunks;
 mod coverage;
 mod discover;
 mod follow;
@@ -13,18 +14,21 @@ mod report;
 mod segment;
 mod space;
 mod state;
+mod stretches;
 mod survey;
 mod tally;
 mod walk;
 
 use std::time::Duration;
 
+pub use chunks::{Chunk, ChunkState, Chunks as ChunksSeen, chunks};
 pub use coverage::{Cell, Coverage, Shares};
 pub use report::{
     Address, Arena, Chunks, DEFAULT_MMAP_THRESHOLD, Evidence, Fault, Heap, Hint, InForce,
     LayoutUsed, Mmapped, Owned, Pin, SizeClass, Torn, Totals, Trim,
 };
 pub use space::{AddressSpace, PageState, Run};
+pub use stretches::{Alike, CoverageError, Stretch};
 
 /// How to walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +107,14 @@ pub enum HeapError {
     MidOperation {
         /// The arena's index.
         arena: usize,
+    },
+    /// An arena was asked for that there is not.
+    #[error("there is no arena {arena}: the process has {arenas}, counted from 0")]
+    NoSuchArena {
+        /// Its index.
+        arena: usize,
+        /// How many there are.
+        arenas: usize,
     },
     /// The memory of the process cannot be read.
     #[error("the memory of the process cannot be read: {reason}")]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::chunks::{ChunkState, Recording};
 use super::coverage::Extent;
 use super::memory::Memory;
 use super::report::{Chunks, SizeClass};
@@ -115,11 +116,13 @@ pub(super) struct Tally {
     pub(super) disagreed: Vec<Disagreement>,
     /// Bytes that could not be followed.
     pub(super) lost: u64,
+    /// Chunks one by one, where they were asked for.
+    pub(super) recording: Option<Recording>,
     run: Option<FreeRun>,
 }
 
 impl Tally {
-    pub(super) fn new(extent: Extent) -> Self {
+    pub(super) fn new(extent: Extent, recording: Option<Recording>) -> Self {
         Self {
             in_use: Chunks::default(),
             free: Chunks::default(),
@@ -135,6 +138,7 @@ impl Tally {
             caches: Vec::new(),
             disagreed: Vec::new(),
             lost: 0,
+            recording,
             run: None,
         }
     }
@@ -142,6 +146,13 @@ impl Tally {
     pub(super) fn chunk(&mut self, range: Range<u64>, sort: Sort, memory: &mut Memory<'_>) {
         let size = range.end - range.start;
         self.histogram.add(size, sort != Sort::InUse);
+        if let Some(recording) = &mut self.recording {
+            let state = match sort {
+                Sort::InUse => ChunkState::InUse,
+                Sort::Free | Sort::Fast => ChunkState::Free,
+            };
+            recording.add(range.clone(), state, memory);
+        }
         let chunks = match sort {
             Sort::InUse => &mut self.in_use,
             Sort::Free => &mut self.free,
@@ -211,6 +222,9 @@ impl Tally {
         memory: &mut Memory<'_>,
     ) {
         self.top = Some((range.start, range.end - range.start));
+        if let Some(recording) = &mut self.recording {
+            recording.add(range.clone(), ChunkState::Top, memory);
+        }
         self.top_resident = self.extent.add_free(range.clone(), memory);
         self.free_resident += self.top_resident;
         // A trim joins fastbin chunks with the top first.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::cached::{self, Caches, Fast, thread_cache};
+use super::chunks::{Seen, Wanted};
 use super::coverage::granule_for;
 use super::discover::{self, Candidate, within};
 use super::follow::{self, Surroundings, Walked};
@@ -26,6 +27,22 @@ const MOST_CACHED: u64 = 0xffff;
 
 /// Every glibc heap in the space, the one that holds most first.
 pub(super) fn heaps(space: &dyn AddressSpace, options: &Options) -> Result<Vec<Heap>, HeapError> {
+    let (mut heaps, refused) = each(space, options, None, assemble::heap)?;
+    heaps.sort_by_key(|heap: &Heap| std::cmp::Reverse(heap.totals.held.bytes()));
+    if let Some(first) = heaps.first_mut() {
+        let also = |error: &HeapError| format!("another heap is not reported: {error}");
+        first.notes.extend(refused.iter().map(also));
+    }
+    Ok(heaps)
+}
+
+/// What `make` makes of the walk of each heap, of one at least, and why others are left out.
+pub(super) fn each<T>(
+    space: &dyn AddressSpace,
+    options: &Options,
+    wanted: Option<&Wanted>,
+    mut make: impl FnMut(&mut Memory<'_>, Walk) -> T,
+) -> Result<(Vec<T>, Vec<HeapError>), HeapError> {
     let mut memory = Memory::new(space, options.window);
     let found = discover::find(&mut memory, &options.libcs);
     if found.is_empty() {
@@ -44,7 +61,7 @@ pub(super) fn heaps(space: &dyn AddressSpace, options: &Options) -> Result<Vec<H
             Some((state.address, state.top))
         })
         .collect();
-    let mut heaps = Vec::new();
+    let mut made = Vec::new();
     let mut refused = Vec::new();
     for candidates in &found {
         let own = candidates.first().map_or(0, Candidate::main_arena);
@@ -53,20 +70,15 @@ pub(super) fn heaps(space: &dyn AddressSpace, options: &Options) -> Result<Vec<H
             .filter(|(arena, _)| *arena != own)
             .map(|(_, top)| *top)
             .collect();
-        match best(&mut memory, candidates, &foreign, options) {
-            Ok(heap) => heaps.push(heap),
+        match best(&mut memory, candidates, &foreign, options, wanted) {
+            Ok(walk) => made.push(make(&mut memory, walk)),
             Err(error) => refused.push(error),
         }
     }
-    heaps.sort_by_key(|heap: &Heap| std::cmp::Reverse(heap.totals.held.bytes()));
-    match heaps.first_mut() {
-        Some(first) => {
-            let also = |error: &HeapError| format!("another heap is not reported: {error}");
-            first.notes.extend(refused.iter().map(also));
-            Ok(heaps)
-        }
-        None => Err(refused.into_iter().next().unwrap_or(HeapError::NoArena)),
+    if made.is_empty() {
+        return Err(refused.into_iter().next().unwrap_or(HeapError::NoArena));
     }
+    Ok((made, refused))
 }
 
 /// Whether nobody holds the lock of an arena.
@@ -99,17 +111,18 @@ fn nothing_found(space: &dyn AddressSpace, options: &Options) -> HeapError {
     }
 }
 
-/// The heap by the layout that fits. A version that names itself leaves no choice; else the layout
+/// The walk by the layout that fits. A version that names itself leaves no choice; else the layout
 /// is taken by which every list and every stretch of memory comes out even.
 fn best(
     memory: &mut Memory<'_>,
     candidates: &[Candidate],
     foreign_tops: &[u64],
     options: &Options,
-) -> Result<Heap, HeapError> {
+    wanted: Option<&Wanted>,
+) -> Result<Walk, HeapError> {
     let walks = candidates
         .iter()
-        .map(|candidate| Walk::new(memory, candidate, foreign_tops, options));
+        .map(|candidate| Walk::new(memory, candidate, foreign_tops, options, wanted));
     // The first of equals: the newest.
     let walk = walks.min_by_key(Walk::misfits).ok_or(HeapError::NoArena)?;
     let guessed = walk.candidate.evidence == Evidence::Structure;
@@ -125,7 +138,7 @@ fn best(
             }
         });
     }
-    Ok(assemble::heap(memory, walk))
+    Ok(walk)
 }
 
 /// Where the stretches of memory are; again, where that comes out uneven, as it may for a moment.
@@ -180,6 +193,8 @@ pub(super) struct Walk {
     pub(super) disagreed: u64,
     /// How often some chunks were read again.
     pub(super) reread: u64,
+    /// The chunks that were asked for.
+    pub(super) seen: Seen,
 }
 
 /// Where stretches of memory lie, and may lie after they have grown; in order of address.
@@ -199,6 +214,7 @@ impl Walk {
         candidate: &Candidate,
         foreign_tops: &[u64],
         options: &Options,
+        wanted: Option<&Wanted>,
     ) -> Self {
         memory.forget();
         let mut survey = look_around(memory, candidate, options);
@@ -219,10 +235,12 @@ impl Walk {
             lost,
             disagreed: 0,
             reread: 0,
+            seen: Seen::default(),
             survey,
         };
         for arena in 0..walk.survey.states.len() {
-            walk.arena(memory, arena, granule, options);
+            let wanted = wanted.filter(|wanted| wanted.arena == arena);
+            walk.arena(memory, arena, granule, options, wanted);
         }
         walk.read_caches(memory);
         walk.look_again(memory);
@@ -230,7 +248,14 @@ impl Walk {
         walk
     }
 
-    fn arena(&mut self, memory: &mut Memory<'_>, arena: usize, granule: u64, options: &Options) {
+    fn arena(
+        &mut self,
+        memory: &mut Memory<'_>,
+        arena: usize,
+        granule: u64,
+        options: &Options,
+        wanted: Option<&Wanted>,
+    ) {
         let layout = self.candidate.layout;
         let mut state = self.survey.states[arena].clone();
         let segments = self.survey.segments.iter();
@@ -241,8 +266,11 @@ impl Walk {
         for segment in segments {
             let mut tries = 0;
             let mut before = None;
-            let walked = loop {
-                let around = self.surroundings(memory, &fast, &state, granule, options);
+            let mut walked = loop {
+                let around = Surroundings {
+                    wanted,
+                    ..self.surroundings(memory, &fast, &state, granule, options)
+                };
                 let last = tries == options.retries || self.waits == 0;
                 let mut walked = follow::walk(memory, &segment, &around, last);
                 tries += 1;
@@ -263,6 +291,9 @@ impl Walk {
             };
             if let Some(Broken { address, why }) = walked.broken {
                 self.fault(arena, address, why, walked.stable && !state.locked);
+            }
+            if let (Some(wanted), Some(recording)) = (wanted, walked.tally.recording.take()) {
+                self.seen.add(recording, wanted.most);
             }
             self.reread += walked.reread;
             met += walked.tally.fast.count;
@@ -309,6 +340,7 @@ impl Walk {
             granule,
             foreign_tops: &self.foreign_tops,
             stopped: options.stopped,
+            wanted: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! memory is, how near its limits are, and what could be done.
 
 mod allocator;
+mod chunks;
 mod claims;
 mod classes;
 mod files;
@@ -23,6 +24,7 @@ mod users;
 mod verdict;
 
 pub use allocator::{Detected, Detection, LibcObject, detect};
+pub use chunks::{ChunksError, chunks};
 pub use claims::{Python, find_claims};
 pub use classes::{Class, ClassKind, Owned, OwnedRange, classify};
 pub use files::{FilePages, model_files};

@@ -1,9 +1,12 @@
 //! What holds whatever is in memory: little work, little memory, and numbers that can be true.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use malloc_stats::Metric;
-use malloc_stats::heap::{AddressSpace, Heap, HeapError, Options, walk};
+use malloc_stats::heap::{
+    AddressSpace, ChunksSeen, Coverage, Heap, HeapError, Options, Shares, chunks, walk,
+};
 
 use crate::space::{Forged, PAGE};
 
@@ -12,10 +15,41 @@ pub const MOST_MEMORY: u64 = 64 << 20;
 
 /// Walks, and panics where the walk did too much or found what cannot be.
 pub fn walked(space: &Forged, options: &Options) -> Result<Vec<Heap>, HeapError> {
+    let walked = within_calls(space, options, || walk(space, options));
+    for heap in walked.iter().flatten() {
+        can_be(space, heap);
+    }
+    walked
+}
+
+/// The chunks of a stretch; panics as [`walked`] does.
+pub fn seen(
+    space: &Forged,
+    options: &Options,
+    arena: usize,
+    range: Range<u64>,
+    most: usize,
+) -> Result<ChunksSeen, HeapError> {
+    let ask = || chunks(space, options, arena, range.clone(), most);
+    let seen = within_calls(space, options, ask);
+    if let Ok(seen) = &seen {
+        assert!(seen.chunks.len() <= most);
+        assert!(seen.beyond == 0 || seen.chunks.len() == most);
+        assert!(seen.chunks.is_sorted_by_key(|chunk| chunk.address));
+        for chunk in &seen.chunks {
+            let end = chunk.address + chunk.size;
+            assert!(chunk.address < range.end && range.start < end, "{chunk:x?}");
+            assert!(chunk.resident <= chunk.size, "{chunk:x?}");
+        }
+    }
+    seen
+}
+
+fn within_calls<T>(space: &Forged, options: &Options, of: impl FnOnce() -> T) -> T {
     let tally = space.tally();
     let calls = || tally.reads.load(Relaxed) + tally.residency_calls.load(Relaxed);
     let before = calls();
-    let walked = walk(space, options);
+    let result = of();
     let made = calls() - before;
     let tries = u64::from(options.retries) + 1;
     // A page holds 128 headers at most, which lists may lead to one by one.
@@ -26,10 +60,7 @@ pub fn walked(space: &Forged, options: &Options) -> Result<Vec<Heap>, HeapError>
         "{made} calls for {} pages, where {allowed} would do",
         space.resident_pages()
     );
-    for heap in walked.iter().flatten() {
-        can_be(space, heap);
-    }
-    walked
+    result
 }
 
 fn can_be(space: &Forged, heap: &Heap) {
@@ -64,11 +95,39 @@ fn can_be(space: &Forged, heap: &Heap) {
         at_most("arena's rss", arena.rss, resident);
         at_most("arena's free", arena.free, addresses);
         at_most("arena's releasable", arena.releasable, resident);
-        for cells in [1, 7, 80 * 24] {
-            assert!(arena.coverage.cells(cells).len() <= cells);
-        }
+        drawn(&arena.coverage);
     }
     // What was read is somebody else's, and still JSON that can be read back.
     let text = serde_json::to_string(heap).unwrap();
     let _: Heap = serde_json::from_str(&text).unwrap();
+}
+
+/// A picture holds to what it promises, however it is drawn.
+fn drawn(coverage: &Coverage) {
+    let sum = |coverage: &Coverage| {
+        let cells = coverage.cells(1);
+        cells
+            .first()
+            .map_or_else(Shares::default, |cell| cell.shares)
+    };
+    let span = coverage.span().unwrap_or(0..0);
+    let middle = span.start + (span.end - span.start) / 2;
+    for cells in [1, 7, 80 * 24] {
+        assert!(coverage.cells(cells).len() <= cells);
+        for part in [span.start..middle, middle..span.end, middle..u64::MAX] {
+            let drawn = coverage.cells_in(part.clone(), cells);
+            let meets = |cell: &Range<u64>| cell.start < part.end && part.start < cell.end;
+            assert!(drawn.len() <= cells && drawn.iter().all(|cell| meets(&cell.range)));
+        }
+        let coarse = coverage.coarser(cells);
+        assert!(coarse.granules() <= cells);
+        if coarse.granule() <= 1 << 31 {
+            assert_eq!(sum(&coarse), sum(coverage));
+        }
+        if !coarse.is_empty() {
+            let stretches = coarse.stretches();
+            let again = Coverage::from_stretches(coarse.granule(), &stretches, cells);
+            assert_eq!(again.as_ref(), Ok(&coarse));
+        }
+    }
 }

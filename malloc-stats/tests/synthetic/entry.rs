@@ -1,6 +1,6 @@
 //! One try of a fuzzer: its bytes are a heap, and damage to it.
 
-use malloc_stats::heap::{HeapError, Options};
+use malloc_stats::heap::{Heap, HeapError, Options};
 use malloc_stats::mappings::Backing;
 
 use crate::bounds;
@@ -31,7 +31,19 @@ pub fn once(bytes: &[u8]) -> bool {
             }
         }));
     }
-    let found: Result<_, HeapError> = bounds::walked(&space, &options);
+    let found: Result<Vec<Heap>, HeapError> = bounds::walked(&space, &options);
+    let arenas = found.iter().flatten().flat_map(|heap| &heap.arenas);
+    let spans: Vec<_> = arenas.filter_map(|arena| arena.coverage.span()).collect();
+    let (arena, most) = (dice.below(4) as usize, dice.below(64) as usize);
+    let range = match spans.len() as u64 {
+        0 => dice.word()..dice.word(),
+        spanned => {
+            let span = &spans[dice.below(spanned) as usize];
+            let start = span.start + dice.below(span.end - span.start);
+            start..start.saturating_add(1 << dice.below(48))
+        }
+    };
+    let _ = bounds::seen(&space, &options, arena, range, most);
     found.is_ok_and(|heaps| !heaps.is_empty())
 }
 

@@ -5,6 +5,8 @@
 
 mod agreement;
 mod bounds;
+mod chunks;
+mod coverage;
 mod dice;
 mod entry;
 mod excess;

@@ -142,6 +142,14 @@ pub fn allocating() -> Option<Command> {
     program.as_ref().map(Command::new)
 }
 
+/// A program without a C library, which waits.
+pub fn bare() -> Option<Command> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let program =
+        PROGRAM.get_or_init(|| build_from("bare.c", "bare", &["-nostdlib", "-static"], &[]));
+    program.as_ref().map(Command::new)
+}
+
 fn build(name: &str, first: &[&str], last: &[&str]) -> Option<PathBuf> {
     build_from("heap.c", name, first, last)
 }

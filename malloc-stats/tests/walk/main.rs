@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
+mod chunks;
 mod glibcs;
 mod heaps;
 mod look;

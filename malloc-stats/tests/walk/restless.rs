@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use malloc_stats::heap::Torn;
-use malloc_stats::inspect::{Ask, Inspection, Target, inspect};
+use malloc_stats::heap::{ChunkState, Torn};
+use malloc_stats::inspect::{Ask, Inspection, Target, chunks, inspect};
 
 use crate::glibcs;
 
@@ -29,6 +29,10 @@ impl Restless {
     }
 
     fn looks(&self, pause: bool) -> Vec<Inspection> {
+        self.look_often(pause, LOOKS)
+    }
+
+    fn look_often(&self, pause: bool, often: u64) -> Vec<Inspection> {
         let target = Target::open(self.0.id()).unwrap();
         let ask = Ask {
             pause,
@@ -36,7 +40,7 @@ impl Restless {
             ..Ask::default()
         };
         let look = |_| inspect(&target, &ask).unwrap();
-        (0..LOOKS).map(look).collect()
+        (0..often).map(look).collect()
     }
 }
 
@@ -98,4 +102,42 @@ fn with_a_pause_every_look_is_whole_or_said_to_be_midway() {
         let torn = torn(look);
         assert_eq!((torn.unresolved, torn.disagreed), (0, 0), "{torn:?}");
     }
+}
+
+/// What is seen is of several moments, but one chunk lies behind the other, and nearly all of them
+/// are seen.
+#[test]
+fn chunk_by_chunk_there_is_no_muddle() {
+    let Some(restless) = Restless::start() else {
+        return;
+    };
+    let target = Target::open(restless.0.id()).unwrap();
+    let looks = restless.look_often(false, 1);
+    let heap = looks[0].heap.as_ref().unwrap();
+    let (mut in_use, mut walked, mut unfollowed) = (0, 0, 0);
+    for _ in 0..10 {
+        for arena in &heap.arenas {
+            let span = arena.coverage.span().unwrap();
+            let seen = chunks(&target, arena.index, span.clone(), usize::MAX).unwrap();
+            for pair in seen.chunks.windows(2) {
+                let behind = pair[0].address + pair[0].size;
+                assert!(behind <= pair[1].address, "{pair:x?}");
+            }
+            for chunk in &seen.chunks {
+                let meets = chunk.address < span.end && span.start < chunk.address + chunk.size;
+                assert!(meets && chunk.resident <= chunk.size, "{chunk:x?}");
+            }
+            let held = |state| matches!(state, ChunkState::InUse | ChunkState::Cached);
+            let held = seen.chunks.iter().filter(|chunk| held(chunk.state));
+            in_use += held.map(|chunk| chunk.size).sum::<u64>();
+            walked += arena.in_use.bytes().unwrap();
+            unfollowed += seen.notes.len();
+        }
+    }
+    eprintln!("{in_use} bytes in use chunk by chunk, {walked} by a walk; {unfollowed} notes");
+    // It keeps as much all the time, give or take.
+    assert!(
+        in_use > walked / 2 && in_use < 2 * walked,
+        "{in_use} {walked}"
+    );
 }
