@@ -203,7 +203,7 @@ pub(crate) fn own_location() -> Result<Location, String> {
 }
 
 /// The same for the process `/proc/PROCESS`.
-fn location_of(process: &str) -> Result<Location, String> {
+pub(crate) fn location_of(process: &str) -> Result<Location, String> {
     location::find(Path::new("/"), process)
 }
 
