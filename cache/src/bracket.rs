@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use malloc_stats::{Depth, Reader, Snapshot};
+use malloc_stats::{Allocator, Depth, Reader, Snapshot};
 use serde::{Deserialize, Serialize};
 
 /// How deep the snapshots around loads and unloads look.
@@ -92,6 +92,19 @@ impl Brackets {
                 snapshot
             }
         }
+    }
+
+    /// Takes a snapshot beside loads and unloads, which does not count as theirs.
+    pub(crate) fn look(&self, depth: Depth) -> Snapshot {
+        match depth {
+            Depth::Bracket => self.reader.bracket(),
+            Depth::Full => self.reader.full(),
+        }
+    }
+
+    /// The allocator that serves, with its settings where they are known.
+    pub(crate) fn allocator(&self) -> &Allocator {
+        self.reader.allocator()
     }
 
     /// Accounts for a load.

@@ -42,6 +42,10 @@ fn a_live_screen_hears_first_where_everything_is_and_then_what_happens() {
     assert_eq!(opened.pid, std::process::id());
     assert_eq!(opened.budget_bytes, Some(8 * MIB));
     assert!(opened.devices[0].simulated && opened.devices[0].tier == "simulated");
+    let Kind::Sample(sample) = next() else {
+        panic!("then how its memory is");
+    };
+    assert_eq!(sample.memory.live_bytes, 2 * cache.usage().used_bytes);
     let Kind::Picture(picture) = next() else {
         panic!("then where everything is");
     };

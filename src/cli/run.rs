@@ -14,7 +14,7 @@ use super::{Done, FAILED};
 use crate::output::{Output, complain};
 use crate::run::models::{self, Source};
 use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
-use crate::run::{Churning, INTERRUPTED, Plan, Recording, Touch, drive, workload};
+use crate::run::{Churning, INTERRUPTED, Plan, Publishing, Recording, Touch, drive, workload};
 use crate::synthetic;
 
 /// Hold models under a chosen allocator, and show what happened to memory.
@@ -126,6 +126,12 @@ pub(crate) struct Run {
     /// Record the events in a new file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Show the run to live screens on a socket there [default: where `plimsoll top` looks]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_publish")]
+    publish: Option<PathBuf>,
+    /// Do not show the run to live screens
+    #[arg(long)]
+    no_publish: bool,
     /// Print one JSON object and nothing else to stdout
     #[arg(long)]
     json: bool,
@@ -237,6 +243,11 @@ pub(crate) fn run(options: &Run) -> Done {
         settle,
         seed: options.seed,
         workload: options.workload.clone(),
+        publishing: match &options.publish {
+            Some(path) => Publishing::At(path.clone()),
+            None if options.no_publish => Publishing::Not,
+            None => Publishing::Usual,
+        },
     };
     let outcome = drive(&plan, recording, &output)?;
     if options.json {

@@ -87,6 +87,11 @@ impl Audience {
             .clone()
     }
 
+    /// Whether the run is recorded.
+    pub(crate) fn records(&self) -> bool {
+        self.recorder.is_some()
+    }
+
     /// The run did not come about: its recording goes again.
     pub(crate) fn forget(&self) {
         if let Some(recorder) = &self.recorder {

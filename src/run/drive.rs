@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use malloc_stats::Reader;
 use plimsoll_cache::device::Device;
 use plimsoll_cache::{Cache, Error, Lease, Model, Tier};
-use plimsoll_events::{Closed, Kind, Memory, Point, Report, Sample, Stream, TierPicture};
+use plimsoll_events::{Closed, Kind, Point, Publication, Report, Sample, Stream, TierPicture};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::audience::{Audience, Recording, Watcher, bar};
 use super::churn::Churn;
 use super::workload::{On, Step};
-use super::{Churning, Plan, Touch, opening, touch};
+use super::{Churning, Plan, Touch, opening, shown, touch};
 use crate::output::{Output, complain};
 
 /// How a run ended.
@@ -23,6 +23,9 @@ pub(crate) struct Outcome {
     pub(crate) interrupted: bool,
     pub(crate) recording_failed: Option<String>,
 }
+
+/// How often a recording has memory and residency.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How often a wait looks whether it is to end.
 const LISTEN: Duration = Duration::from_millis(50);
@@ -58,10 +61,17 @@ pub(crate) fn drive(
     if plan.churning != Churning::Only {
         builder = plan.tiers.build_on(builder);
     }
+    if audience.records() {
+        builder = builder.ticks(TICK);
+    }
+    if let Some(churn) = churn.clone() {
+        builder = builder.besides(move || churn.live_bytes());
+    }
     // First of all, since a cache tells of its budgets as soon as it is there.
     let opened = opening::opened(plan, allocator.clone(), reader.allocator_name());
-    stream.emit(Kind::Opened(Box::new(opened)));
+    stream.emit(Kind::Opened(Box::new(opened.clone())));
     let cache = builder
+        .opened(opened)
         .storage(plan.storage)
         .snapshots(plan.snapshots)
         .reclaim(plan.profile.reclaim)
@@ -70,6 +80,7 @@ pub(crate) fn drive(
         .allocator(allocator)
         .build()
         .inspect_err(|_| audience.forget())?;
+    let published = shown::publish(&cache, &plan.publishing).inspect_err(|_| audience.forget())?;
     if let Some(text) = opening::beyond_the_limits(plan) {
         if output.json {
             complain(&format!("warning: {text}"));
@@ -100,7 +111,9 @@ pub(crate) fn drive(
         leased_bytes = leased_bytes.saturating_add(bytes_of(plan, step));
         bar.set_position(leased_bytes);
     }
-    run.end();
+    run.end(published.as_ref());
+    // Once everything was told, and before the reader is told how it went.
+    drop(published);
     bar.finish_and_clear();
     Ok(Outcome {
         report: audience.report(),
@@ -166,12 +179,7 @@ struct Running<'a> {
 impl Running<'_> {
     fn sample(&self, point: Point) {
         let deep = !matches!(point, Point::Step(_));
-        let usage = self.cache.usage();
-        let memory = Memory {
-            live_bytes: self.plan.tiers.live_bytes(&self.cache),
-            held_bytes: usage.held_bytes,
-            churn_bytes: self.churn.as_ref().map_or(0, |churn| churn.live_bytes()),
-        };
+        let memory = self.cache.memory();
         let snapshot = if deep {
             self.reader.full()
         } else {
@@ -375,7 +383,7 @@ impl Running<'_> {
     }
 
     /// Drops everything, settles, and closes the stream.
-    fn end(mut self) {
+    fn end(mut self, published: Option<&Publication>) {
         self.held.clear();
         self.end_loads();
         if let Some(churn) = &self.churn {
@@ -395,6 +403,11 @@ impl Running<'_> {
         let checksum = (self.plan.touch == Touch::Checksum && !self.read.is_empty())
             .then(|| format!("{:016x}", xxh3_64(&self.read)));
         let interrupted = self.is_interrupted();
+        // Nothing is told after the end, by a request neither.
+        if let Some(published) = published {
+            published.end_requests();
+        }
+        drop(self.cache);
         self.stream.emit(Kind::Closed(Closed {
             checksum,
             model_checksums: self.checksums,

@@ -10,6 +10,7 @@
 //! | `drive` | the run itself |
 //! | `opening` | how its stream begins |
 //! | `audience` | who hears the events: the report, the recording, the reader |
+//! | `shown` | live screens that hear them too |
 
 mod audience;
 mod churn;
@@ -17,10 +18,12 @@ mod drive;
 pub(crate) mod models;
 mod opening;
 mod random;
+mod shown;
 pub(crate) mod tiers;
 mod touch;
 pub(crate) mod workload;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll_cache::{Model, Snapshots, Storage};
@@ -44,6 +47,17 @@ pub(crate) enum Churning {
     Only,
 }
 
+/// Where a run is shown to live screens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Publishing {
+    /// Where live screens look, if that can be.
+    Usual,
+    /// There, or the run does not begin.
+    At(PathBuf),
+    /// Nowhere.
+    Not,
+}
+
 /// A run, all questions answered.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -58,4 +72,5 @@ pub(crate) struct Plan {
     pub(crate) settle: Duration,
     pub(crate) seed: u64,
     pub(crate) workload: String,
+    pub(crate) publishing: Publishing,
 }

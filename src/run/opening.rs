@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use malloc_stats::limits::Limits;
 use malloc_stats::{Allocator, Size};
-use plimsoll_events::{ModelSeen, Opened};
+use plimsoll_cache::Model;
+use plimsoll_events::Opened;
 
 use super::tiers::Limit;
 use super::{Churning, Plan};
@@ -35,15 +36,7 @@ pub(super) fn opened(plan: &Plan, allocator: Allocator, allocator_name: String) 
             Vec::new()
         },
         options: options(plan, cached),
-        models: plan
-            .models
-            .iter()
-            .map(|model| ModelSeen {
-                name: model.name().to_owned(),
-                bytes: model.bytes(),
-                tensors: model.tensors().len() as u64,
-            })
-            .collect(),
+        models: plan.models.iter().map(Model::seen).collect(),
     }
 }
 

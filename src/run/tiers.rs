@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use malloc_stats::Size;
+use plimsoll_cache::Budget;
 use plimsoll_cache::device::{Device, FaultSyntax, Injection, Simulated};
-use plimsoll_cache::{Budget, Cache, Tier};
 use plimsoll_events::DeviceSeen;
 
 /// A budget, as the command line says it.
@@ -307,13 +307,6 @@ impl Tiers {
             options.push(("inject", all.join(" ")));
         }
         options
-    }
-
-    /// Bytes in use in all tiers that are memory of this host: a simulated device's is.
-    pub(crate) fn live_bytes(&self, cache: &Cache) -> u64 {
-        let used = |tier: Tier| cache.usage_of(tier).map_or(0, |usage| usage.used_bytes);
-        let device = self.device().map_or(0, |device| used(device.tier()));
-        used(Tier::RAM).saturating_add(device)
     }
 }
 

@@ -10,4 +10,5 @@ mod inspect;
 mod profiles;
 mod recording;
 mod run;
+mod shown;
 mod world;

@@ -176,7 +176,7 @@ pub enum RefuseReason {
     Deadlock,
 }
 
-/// A budget that follows the machine has changed.
+/// A budget that follows the machine has changed, or a live screen has set one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BudgetChange {
     /// The tier.
@@ -201,7 +201,8 @@ pub struct BudgetChange {
     pub reserve_bytes: u64,
     /// The tightest bound, in words.
     pub bound: String,
-    /// What made the cache look: `start`, `pressure`, `poll`, `lease`.
+    /// What made the cache look: `start`, `pressure`, `poll`, `lease`; or `request`, for one that was
+    /// set, of which nothing is unused or reclaimable.
     pub cause: String,
 }
 

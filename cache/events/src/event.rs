@@ -7,6 +7,8 @@ use malloc_stats::{Allocator, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse};
+use crate::look::Look;
+use crate::request::Answer;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub struct Event {
 pub enum Kind {
     /// The stream begins: who writes it, under which settings.
     Opened(Box<Opened>),
+    /// A model that [`Opened`] did not name, before its first load is told.
+    Model(Box<ModelSeen>),
     /// Memory at a moment.
     Sample(Box<Sample>),
     /// A model came into a tier.
@@ -45,6 +49,13 @@ pub enum Kind {
     Picture(Box<Picture>),
     /// Counts that the fast path gathered since the last tally.
     Tally(Tally),
+    /// Memory of the process on a clock, seen from outside by whoever watches it.
+    #[serde(with = "pulse")]
+    Pulse(Box<Snapshot>),
+    /// The process, looked into from outside by whoever watches it.
+    Look(Box<Look>),
+    /// What came of a request. Beside the stream, for the client alone that made it.
+    Answer(Box<Answer>),
     /// Something worth a sentence: a budget above a limit, an adoption that was not possible.
     Note {
         /// The sentence.
@@ -55,6 +66,30 @@ pub enum Kind {
     /// A kind that this reader does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// A pulse has its snapshot under a name: beside the envelope both would have a time.
+mod pulse {
+    use malloc_stats::Snapshot;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Pulse<S> {
+        snapshot: S,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        snapshot: &Snapshot,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Pulse { snapshot }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Box<Snapshot>, D::Error> {
+        Pulse::deserialize(deserializer).map(|pulse: Pulse<_>| pulse.snapshot)
+    }
 }
 
 /// How the stream begins.
@@ -108,6 +143,22 @@ pub struct ModelSeen {
     pub bytes: u64,
     /// How many tensors it has.
     pub tensors: u64,
+    /// Its tensors in groups, in the order of its files: at most 64. Empty where that was not told.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub groups: Vec<GroupSeen>,
+}
+
+/// Tensors of a model whose names begin alike, such as all of one layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSeen {
+    /// How their names begin. It comes from a file: escape control characters before printing it.
+    pub name: String,
+    /// Their types, such as `BF16`, or `BF16 F32` where there are several.
+    pub dtypes: String,
+    /// How many they are.
+    pub tensors: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// When a sample was taken.
@@ -156,8 +207,11 @@ pub struct Sample {
 }
 
 /// Which models are where, in one consistent picture.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Picture {
+    /// The name of the policy that chooses what to evict; empty where that was not told.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub policy: String,
     /// Every tier, RAM first.
     pub tiers: Vec<TierPicture>,
     /// Every model that is in some tier, or on its way.
@@ -193,7 +247,7 @@ pub struct TierPicture {
 }
 
 /// Where a model is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelPicture {
     /// Its name.
     pub model: String,
@@ -207,7 +261,7 @@ pub struct ModelPicture {
 }
 
 /// A model in a tier.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlacePicture {
     /// The tier.
     pub tier: String,
@@ -217,6 +271,16 @@ pub struct PlacePicture {
     pub charged_bytes: u64,
     /// Leases that hold it there, or wait for its load.
     pub leases: u64,
+    /// Milliseconds since it was last leased there; absent where that is not known, or it is leased.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub idle_ms: Option<u64>,
+    /// What the policy holds it to be worth; the lowest goes first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<f64>,
+    /// What bringing it back would take, microseconds, by the last time: from RAM where it is there
+    /// too, else from its files. Absent where that was never done.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reload_us: Option<u64>,
 }
 
 /// What the fast path counted since the last tally.

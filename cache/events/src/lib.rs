@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`event`] | the envelope, and the kinds of event |
 //! | [`decision`] | loads, evictions, refusals: what was done, why, and what the system got back |
+//! | [`look`] | a process looked into from outside, in a form that a recording can hold |
+//! | [`request`] | what a live screen may ask of a cache |
 //! | [`record`] | JSON lines, written so that a killed process leaves whole ones, and read back |
 //! | [`report`] | the fold that `run`, `replay` and a gate share |
 //! | [`subscribe`] | hearing a stream from inside the process, without slowing it down |
@@ -21,9 +23,11 @@
 
 pub mod decision;
 pub mod event;
+pub mod look;
 pub mod publish;
 pub mod record;
 pub mod report;
+pub mod request;
 mod stream;
 pub mod subscribe;
 
@@ -32,12 +36,16 @@ pub use decision::{
     Settled, Skipped,
 };
 pub use event::{
-    Closed, DeviceSeen, Event, Kind, Memory, ModelPicture, ModelSeen, Opened, Picture,
+    Closed, DeviceSeen, Event, GroupSeen, Kind, Memory, ModelPicture, ModelSeen, Opened, Picture,
     PlacePicture, Point, Sample, Sink, Tally, TierPicture,
 };
-pub use publish::{Follow, Heard, Publication, PublishError, Published, connect, published};
+pub use look::Look;
+pub use publish::{
+    Asker, Follow, Heard, Host, Peer, Publication, PublishError, Published, connect, published,
+};
 pub use record::{ReadError, Recorder, Replay};
 pub use report::{ErrorReport, Report};
+pub use request::{Answer, Ask, Request};
 pub use stream::Stream;
 pub use subscribe::{Received, RecvError, Subscription};
 

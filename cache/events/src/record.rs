@@ -4,7 +4,8 @@
 //! most one cut-off at the end, which a reader leaves out and reports.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +14,15 @@ use crate::event::{Event, Sink};
 
 /// A longer line is no event: real ones have a few kilobytes.
 const LONGEST_LINE: u64 = 16 << 20;
+
+/// Room that is kept for the next line.
+const ROOMY_LINE: usize = 1 << 20;
+
+/// Lines at the end that are looked at for a time.
+const TRIED_LINES: usize = 4096;
+
+/// Characters of a reason that are told.
+const LONGEST_REASON: usize = 300;
 
 /// Writes events to a file as they happen.
 #[derive(Debug)]
@@ -131,9 +141,14 @@ pub enum ReadError {
 pub struct Replay {
     path: PathBuf,
     reader: BufReader<File>,
+    /// What was read of the line at `offset`: a part of it, where the file ended within.
     line: Vec<u8>,
+    /// Bytes of that line that were thrown away, because it is too long to be an event.
+    skipped: u64,
+    /// Where the line that is read next begins.
+    offset: u64,
+    /// Whole lines before it.
     lines: u64,
-    bytes: u64,
     cut_off: Option<u64>,
 }
 
@@ -141,6 +156,12 @@ pub struct Replay {
 #[derive(serde::Deserialize)]
 struct Envelope {
     v: u64,
+}
+
+/// When a line happened.
+#[derive(serde::Deserialize)]
+struct When {
+    at_us: u64,
 }
 
 impl Replay {
@@ -161,55 +182,93 @@ impl Replay {
             path: path.to_owned(),
             reader: BufReader::with_capacity(256 << 10, file),
             line: Vec::new(),
+            skipped: 0,
+            offset: 0,
             lines: 0,
-            bytes: 0,
             cut_off: None,
         })
     }
 
-    /// The next event; `None` at the end of the last whole line.
+    /// Goes to where a line begins, with so many lines before it: a place that
+    /// [`offset`](Replay::offset) and [`lines`](Replay::lines) told before.
+    ///
+    /// # Errors
+    /// There is no way to go, as in a pipe.
+    pub fn go_to(&mut self, offset: u64, lines: u64) -> Result<(), ReadError> {
+        self.reader
+            .seek(SeekFrom::Start(offset))
+            .map_err(|source| self.io(source))?;
+        self.line.clear();
+        self.skipped = 0;
+        self.offset = offset;
+        self.lines = lines;
+        self.cut_off = None;
+        Ok(())
+    }
+
+    /// The next event; `None` at the end of the last whole line. A file that grew since goes on
+    /// from there.
     ///
     /// # Errors
     /// A whole line that is not an event, a later version, or a file without one whole line.
+    /// After a broken line the next call goes on with the one after it; a line longer than 16 MiB
+    /// is an error for every 16 MiB of it, so that no call takes long.
     pub fn next_event(&mut self) -> Result<Option<Event>, ReadError> {
-        let io = |source| ReadError::Io {
-            path: self.path.clone(),
-            source,
-        };
-        self.line.clear();
-        let read = self
-            .reader
-            .by_ref()
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut self.line)
-            .map_err(io)? as u64;
-        self.bytes += read;
-        if self.line.pop_if(|last| *last == b'\n').is_none() {
-            if read == LONGEST_LINE {
-                return Err(self.broken(format!("longer than {LONGEST_LINE} bytes")));
-            }
-            if self.lines == 0 {
-                return Err(ReadError::Empty {
-                    path: self.path.clone(),
-                    bytes: self.bytes,
-                });
-            }
-            self.cut_off = (read > 0).then_some(read);
+        if !self.read_line()? {
             return Ok(None);
         }
-        self.lines += 1;
-        let envelope: Envelope = serde_json::from_slice(&self.line)
-            .map_err(|error| self.broken_before(error.to_string()))?;
-        if envelope.v > u64::from(VERSION) {
-            return Err(ReadError::Version {
-                path: self.path.clone(),
-                line: self.lines,
-                found: envelope.v,
-            });
+        // The line first as what it should be: that it is one is the common case.
+        let event = serde_json::from_slice::<Event>(&self.line);
+        let read = match event {
+            Ok(event) if event.v <= VERSION => Ok(Some(event)),
+            Ok(event) => Err(self.newer(event.v.into())),
+            Err(error) => Err(match serde_json::from_slice::<Envelope>(&self.line) {
+                Ok(envelope) if envelope.v > u64::from(VERSION) => self.newer(envelope.v),
+                Ok(_) => self.broken(self.lines, &error.to_string()),
+                Err(error) => self.broken(self.lines, &error.to_string()),
+            }),
+        };
+        self.line.clear();
+        self.line.shrink_to(ROOMY_LINE);
+        read
+    }
+
+    /// Reads on to the end of a line; false at the end of the file.
+    fn read_line(&mut self) -> Result<bool, ReadError> {
+        loop {
+            let room = LONGEST_LINE - self.line.len() as u64;
+            self.reader
+                .by_ref()
+                .take(room)
+                .read_until(b'\n', &mut self.line)
+                .map_err(|source| self.io(source))?;
+            let read = self.line.len() as u64;
+            if self.line.pop_if(|last| *last == b'\n').is_some() {
+                self.lines += 1;
+                self.offset += self.skipped + read;
+                self.cut_off = None;
+                if std::mem::take(&mut self.skipped) == 0 {
+                    return Ok(true);
+                }
+                self.line.clear();
+            } else if read == LONGEST_LINE {
+                self.skipped += read;
+                self.line = Vec::new();
+                return Err(
+                    self.broken(self.lines + 1, &format!("longer than {LONGEST_LINE} bytes"))
+                );
+            } else {
+                let bytes = self.skipped + read;
+                if self.lines == 0 {
+                    return Err(ReadError::Empty {
+                        path: self.path.clone(),
+                        bytes,
+                    });
+                }
+                self.cut_off = (bytes > 0).then_some(bytes);
+                return Ok(false);
+            }
         }
-        serde_json::from_slice(&self.line)
-            .map(Some)
-            .map_err(|error| self.broken_before(error.to_string()))
     }
 
     /// Bytes of a line that was cut off at the end, once the end was reached.
@@ -218,19 +277,94 @@ impl Replay {
         self.cut_off
     }
 
-    fn broken(&self, reason: String) -> ReadError {
-        ReadError::Broken {
-            path: self.path.clone(),
-            line: self.lines + 1,
-            reason,
+    /// Where the line that is read next begins, bytes from the start.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whole lines before [`offset`](Replay::offset), broken ones included.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The length of the file now, bytes; 0 for a pipe.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub fn size(&self) -> Result<u64, ReadError> {
+        let metadata = self.reader.get_ref().metadata();
+        Ok(metadata.map_err(|source| self.io(source))?.len())
+    }
+
+    /// When the last whole line that tells a time happened, microseconds, without reading what is
+    /// before it. Absent where there is none in the last 16 MiB.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn last_at_us(&self) -> Result<Option<u64>, ReadError> {
+        let size = self.size()?;
+        let mut window = 64 << 10;
+        loop {
+            let from = size.saturating_sub(window);
+            let mut bytes = Vec::new();
+            read_range(self.reader.get_ref(), from, size, &mut bytes)
+                .map_err(|source| self.io(source))?;
+            // What is after the last end of line is cut off; what is before the first may be, and
+            // is no object then.
+            let mut lines = bytes
+                .rsplit(|byte| *byte == b'\n')
+                .skip(1)
+                .take(TRIED_LINES);
+            let found = lines.find_map(|line| serde_json::from_slice::<When>(line).ok());
+            if found.is_some() || from == 0 || window >= LONGEST_LINE {
+                return Ok(found.map(|when| when.at_us));
+            }
+            window *= 4;
         }
     }
 
-    fn broken_before(&self, reason: String) -> ReadError {
-        ReadError::Broken {
+    fn io(&self, source: std::io::Error) -> ReadError {
+        ReadError::Io {
             path: self.path.clone(),
-            line: self.lines,
-            reason,
+            source,
         }
     }
+
+    fn newer(&self, found: u64) -> ReadError {
+        ReadError::Version {
+            path: self.path.clone(),
+            line: self.lines,
+            found,
+        }
+    }
+
+    /// A reason may quote the line, and a line may have megabytes.
+    fn broken(&self, line: u64, reason: &str) -> ReadError {
+        ReadError::Broken {
+            path: self.path.clone(),
+            line,
+            reason: match reason.char_indices().nth(LONGEST_REASON) {
+                Some((at, _)) => format!("{}...", &reason[..at]),
+                None => reason.to_owned(),
+            },
+        }
+    }
+}
+
+/// Reads a part of a file, or what there is of it, without moving where it is read.
+fn read_range(file: &File, from: u64, to: u64, into: &mut Vec<u8>) -> std::io::Result<()> {
+    into.resize(usize::try_from(to - from).unwrap_or(0), 0);
+    let mut filled = 0;
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], from + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    into.truncate(filled);
+    Ok(())
 }

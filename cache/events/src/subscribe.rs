@@ -163,6 +163,11 @@ impl Hearers {
         self.moment(&self.told())
     }
 
+    /// The number that the next event gets.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.told().next_seq
+    }
+
     /// Whether there is a subscription.
     pub(crate) fn any(&self) -> bool {
         self.count.load(Ordering::SeqCst) > 0

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use malloc_stats::{Metric, Snapshot};
 use plimsoll_events::{
-    Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened, Origin,
-    Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink, Skipped, Stream, Tally,
+    Answer, Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened,
+    Origin, Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink, Skipped, Stream,
+    Tally,
 };
 
 /// One of each kind, every number of it `n`.
@@ -39,11 +40,27 @@ fn kinds(n: u64) -> Vec<Kind> {
                 name: "m".into(),
                 bytes: n,
                 tensors: n,
+                groups: Vec::new(),
             }],
             budget_bytes: Some(n),
             ..Opened::default()
         })),
         Kind::Sample(Box::new(sample)),
+        Kind::Pulse(Box::new(Snapshot {
+            at_us: n,
+            ..Snapshot::default()
+        })),
+        Kind::Look(Box::default()),
+        Kind::Model(Box::new(ModelSeen {
+            name: "m".into(),
+            ..ModelSeen::default()
+        })),
+        Kind::Answer(Box::new(Answer {
+            id: n,
+            took_us: n,
+            said: "done".into(),
+            ..Answer::default()
+        })),
         Kind::Load(Box::new(Load {
             model: "m".into(),
             tier: "ram".into(),

@@ -154,9 +154,20 @@ impl<I: Io> Books<I> {
         (eligible, skipped)
     }
 
-    fn score(&self, entry: &Entry<I::Model>, tier: usize, policy: &dyn Policy) -> f64 {
+    /// What bringing a model back to a tier took the last time, nanoseconds: from RAM where it is
+    /// there too, else from its files. 0 where that was never done.
+    pub(crate) fn reload_ns(&self, entry: &Entry<I::Model>, tier: usize) -> u64 {
         let slot = &entry.slots[tier];
-        let in_ram = tier != RAM && self.phase_of(entry, RAM) == Phase::Resident;
+        if tier != RAM && self.phase_of(entry, RAM) == Phase::Resident {
+            slot.from_ram_ns.load(Relaxed)
+        } else {
+            slot.from_file_ns.load(Relaxed)
+        }
+    }
+
+    /// What the policy holds a resident model to be worth.
+    pub(crate) fn score(&self, entry: &Entry<I::Model>, tier: usize, policy: &dyn Policy) -> f64 {
+        let slot = &entry.slots[tier];
         let tiers = 0..self.accounts.len();
         let elsewhere = tiers
             .filter(|other| *other != tier)
@@ -166,11 +177,7 @@ impl<I: Io> Books<I> {
             bytes: slot.charge,
             last_leased_ns: slot.last_leased_ns.load(Relaxed),
             leases: slot.leases.load(Relaxed),
-            reload_ns: if in_ram {
-                slot.from_ram_ns.load(Relaxed)
-            } else {
-                slot.from_file_ns.load(Relaxed)
-            },
+            reload_ns: self.reload_ns(entry, tier),
             elsewhere,
         })
     }

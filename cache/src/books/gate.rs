@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Gate<I: Io> {
     pub(crate) io: I,
     pub(crate) rules: Rules,
-    pub(super) policy: Box<dyn Policy>,
+    pub(crate) policy: Box<dyn Policy>,
     books: Mutex<Books<I>>,
     changed: Condvar,
     waiters: AtomicUsize,

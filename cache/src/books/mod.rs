@@ -40,7 +40,7 @@ pub(crate) use account::{Account, Remains};
 pub(crate) use admission::{Ask, Denied, Wait};
 pub(crate) use choice::Choice;
 pub(crate) use claims::{Route, Task};
-pub(crate) use entry::{Entry, Named, Seat};
+pub(crate) use entry::{Entry, Named, Seat, Slot};
 pub(crate) use gate::Gate;
 pub(crate) use holder::Holder;
 pub use leaving::Cleared;
@@ -247,6 +247,11 @@ impl<I: Io> Books<I> {
     pub(crate) fn phase_of(&self, entry: &Entry<I::Model>, tier: usize) -> Phase {
         self.record(entry)
             .map_or(Phase::Absent, |record| record.places[tier].phase)
+    }
+
+    /// Every model that is known.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry<I::Model>>> {
+        self.records.iter().flatten().map(|record| &record.entry)
     }
 
     /// Every model that is somewhere, or on its way, with its phases.

@@ -298,7 +298,7 @@ impl Looked {
 impl Gate {
     /// The bytes of a tier that the cache has for sure: what counts, less what has not arrived, and
     /// what is kept for loads under way. With the working memory that leases have declared.
-    fn counted(&self, tier: usize) -> (u64, u64) {
+    pub(super) fn counted(&self, tier: usize) -> (u64, u64) {
         let kept = self.io.devices[tier].kept_bytes();
         let (used, declared) = {
             let books = self.books();

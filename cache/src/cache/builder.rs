@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use malloc_stats::{Allocator, Reader};
-use plimsoll_events::Stream;
+use plimsoll_events::{Opened, Stream};
 use plimsoll_profiles::Reclaim;
 
 use super::budgets::{Budgets, start};
 use super::hands::Hands;
 use super::keeper::{Duties, Keeper};
+use super::telling::{About, Besides};
+use super::ticks::{Ticking, Ticks};
 use super::{Cache, Gate, Shared};
 use crate::books::{Account, Rules};
 use crate::bracket::{Brackets, Snapshots};
@@ -33,6 +35,8 @@ const DRAIN_AFTER: Duration = Duration::from_millis(10);
 /// nobody has seen yet.
 const DEADLOCK_AFTER: Duration = Duration::from_secs(5);
 
+const SHORTEST_TICK: Duration = Duration::from_millis(10);
+
 /// Tiers are bits of a word.
 const MOST_DEVICES: usize = 32;
 
@@ -50,6 +54,9 @@ pub struct Builder {
     keep_ram_copy: bool,
     keep_alive: Duration,
     deadlock_after: Option<Duration>,
+    ticks: Option<Duration>,
+    opened: Option<Opened>,
+    besides: Option<Besides>,
 }
 
 impl Default for Builder {
@@ -70,6 +77,9 @@ impl Default for Builder {
             keep_ram_copy: true,
             keep_alive: Duration::ZERO,
             deadlock_after: Some(DEADLOCK_AFTER),
+            ticks: None,
+            opened: None,
+            besides: None,
         }
     }
 }
@@ -177,6 +187,32 @@ impl Builder {
         self
     }
 
+    /// Tells memory and [where everything is](Cache::residency) so often, as events, for as long as
+    /// the stream is heard: for recordings, and programs that watch themselves. Without it that is
+    /// told once a second while a live screen is [connected](Cache::publish), and else not at all.
+    /// No oftener than every 10 ms.
+    #[must_use]
+    pub fn ticks(mut self, period: Duration) -> Builder {
+        self.ticks = Some(period.max(SHORTEST_TICK));
+        self
+    }
+
+    /// How the program has opened its stream, to be told again to live screens that come later, with
+    /// the models that the cache has got to know since.
+    #[must_use]
+    pub fn opened(mut self, opened: Opened) -> Builder {
+        self.opened = Some(opened);
+        self
+    }
+
+    /// What else the program itself counts as memory in use, bytes, to be told with each tick as
+    /// [`churn_bytes`](plimsoll_events::Memory::churn_bytes). It must not call the cache.
+    #[must_use]
+    pub fn besides(mut self, bytes: impl Fn() -> u64 + Send + Sync + 'static) -> Builder {
+        self.besides = Some(Box::new(bytes));
+        self
+    }
+
     /// Makes the cache. It reserves address space when the first model is loaded, and no memory.
     ///
     /// # Errors
@@ -237,7 +273,12 @@ impl Builder {
             deadlock_after_ns: self.deadlock_after.map(nanoseconds),
         };
         let tiers = devices.iter().map(|device| device.tier()).collect();
-        let hands = Hands::new(ram, devices, self.observer, self.stream, brackets);
+        let about = About {
+            reclaim: self.reclaim,
+            opened: self.opened,
+            besides: self.besides,
+        };
+        let hands = Hands::new(ram, devices, self.observer, self.stream, brackets, about);
         let gate = Gate::new(hands, rules, self.policy, accounts);
         let _ = gate.io.gate.set(Arc::downgrade(&gate));
         let budgets = Arc::new(Budgets::new(followed));
@@ -248,8 +289,9 @@ impl Builder {
             budgets: Arc::clone(&budgets),
         };
         let keeper = Keeper::begin(&gate, duties);
+        let ticking = Ticking(Ticks::begin(&gate, self.ticks));
         Ok(Cache {
-            shared: Arc::new(Shared::new(keeper, gate, tiers, budgets)),
+            shared: Arc::new(Shared::new(keeper, ticking, gate, tiers, budgets)),
         })
     }
 }

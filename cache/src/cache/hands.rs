@@ -12,6 +12,7 @@ use plimsoll_events::{Evict, EvictReason, Kind, Load as Loaded, Origin, Stream, 
 use super::arrival::Arrival;
 use super::keeper::Owed;
 use super::known::Known;
+use super::telling::{About, Told};
 use super::{Gate, Seat};
 use crate::books::{Choice, Io, RAM, Remains, Route, Task};
 use crate::bracket::Brackets;
@@ -27,6 +28,7 @@ pub(crate) struct Hands {
     pub(super) observer: Arc<dyn LoadObserver>,
     pub(super) stream: Stream,
     pub(super) brackets: Brackets,
+    pub(super) about: About,
     /// What unloads owe the system, for the reclaimer.
     pub(super) owed: Owed,
     /// Bytes of RAM that are reserved and have not arrived.
@@ -46,6 +48,7 @@ impl Hands {
         observer: Arc<dyn LoadObserver>,
         stream: Stream,
         brackets: Brackets,
+        about: About,
     ) -> Hands {
         Hands {
             devices,
@@ -53,6 +56,7 @@ impl Hands {
             observer,
             stream,
             brackets,
+            about,
             owed: Owed::default(),
             arriving: AtomicU64::new(0),
             gate: OnceLock::new(),
@@ -218,13 +222,13 @@ impl Remains for StillHeld {
 impl Io for Hands {
     type Model = Known;
     type Error = Error;
-    type Told = Box<Loaded>;
+    type Told = Told;
 
     fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn load(&self, task: &Task<Self>) -> (Result<(), Error>, Box<Loaded>) {
+    fn load(&self, task: &Task<Self>) -> (Result<(), Error>, Told) {
         let seat = &task.seat;
         let model = &seat.entry.model.model;
         let activity = self.begin();
@@ -258,7 +262,7 @@ impl Io for Hands {
             }
             Err(error) => Some(Error::from(error)),
         };
-        let told = Box::new(Loaded {
+        let load = Box::new(Loaded {
             model: model.name().to_owned(),
             tier: self.tier_name(seat.tier).to_owned(),
             from,
@@ -272,11 +276,18 @@ impl Io for Hands {
             after,
             error: error.as_ref().map(ToString::to_string),
         });
+        let told = Told {
+            seen: self.is_news(&seat.entry.model).then(|| model.clone()),
+            load,
+        };
         (error.map_or(Ok(()), Err), told)
     }
 
-    fn tell(&self, told: Box<Loaded>) {
-        self.tell_load(told);
+    fn tell(&self, told: Told) {
+        if let Some(model) = told.seen {
+            self.stream.emit(Kind::Model(Box::new(model.seen())));
+        }
+        self.tell_load(told.load);
     }
 
     fn evict(

@@ -44,6 +44,7 @@ struct Todo {
     missing: u64,
     pressure: bool,
     stop: bool,
+    unsettled: Vec<Unsettled>,
 }
 
 impl Owed {
@@ -59,6 +60,11 @@ impl Owed {
             self.todo().missing += missing;
             self.changed.notify_all();
         }
+    }
+
+    /// What is missing, which is about to be asked back.
+    pub(super) fn take_missing(&self) -> u64 {
+        std::mem::take(&mut self.todo().missing)
     }
 
     fn press(&self) {
@@ -178,11 +184,20 @@ struct Unsettled {
     besides: Option<i128>,
 }
 
+/// What a reclaim did.
+pub(super) struct Reclaiming {
+    pub(super) gain: Metric,
+    took: Duration,
+    pub(super) failed: Option<std::io::Error>,
+}
+
+/// Reclaims whose net gain is looked at, at most.
+const MOST_UNSETTLED: usize = 64;
+
 struct Keeping<'a> {
     duties: &'a Duties,
     last_reclaim: Option<Instant>,
     gap: Duration,
-    unsettled: Vec<Unsettled>,
 }
 
 fn keep(gate: &Weak<Gate>, duties: &Duties) {
@@ -190,7 +205,6 @@ fn keep(gate: &Weak<Gate>, duties: &Duties) {
         duties,
         last_reclaim: None,
         gap: RECLAIM_GAP,
-        unsettled: Vec::new(),
     };
     while let Some(gate) = gate.upgrade() {
         let (missing, pressure, stop) = keeping.wait(&gate);
@@ -214,11 +228,11 @@ impl Keeping<'_> {
             evict_idle(gate, self.duties.keep_alive);
         }
         self.reclaim(gate, missing);
-        self.settle(gate);
+        gate.settle();
     }
 
     /// How long there is nothing to do, if nobody calls.
-    fn pause(&self, now: Instant) -> Duration {
+    fn pause(&self, todo: &Todo, now: Instant) -> Duration {
         let mut limit = Duration::from_secs(3600);
         if self.duties.budgets.any() {
             limit = limit.min(TICK);
@@ -227,7 +241,7 @@ impl Keeping<'_> {
             let often = self.duties.keep_alive / 4;
             limit = limit.min(often.clamp(Duration::from_millis(10), Duration::from_secs(1)));
         }
-        let dues = self.unsettled.iter().map(|one| one.due);
+        let dues = todo.unsettled.iter().map(|one| one.due);
         dues.fold(limit, |limit, due| {
             limit.min(due.saturating_duration_since(now))
         })
@@ -241,7 +255,7 @@ impl Keeping<'_> {
         let mut todo = gate.io.owed.todo();
         loop {
             let now = Instant::now();
-            let until = began + self.pause(began);
+            let until = began + self.pause(&todo, began);
             let reclaim_at = self.last_reclaim.map_or(now, |last| last + self.gap);
             let worth = reclaims && todo.missing >= WORTH_RECLAIMING;
             let due = if worth { until.min(reclaim_at) } else { until };
@@ -268,58 +282,73 @@ impl Keeping<'_> {
         if missing == 0 {
             return;
         }
-        let before = gate.io.brackets.take(Depth::Bracket);
-        let besides = besides(gate, &before);
-        let started = Instant::now();
         let action = self.duties.reclaim;
-        if let Err(error) = action.run() {
+        let done = gate.reclaim(action, missing);
+        if let Some(error) = done.failed {
             tracing::warn!(%error, %action, "reclaim failed");
         }
+        self.gap = if done.gain.bytes().unwrap_or(0) < missing / 20 {
+            (self.gap * 2).min(LONGEST_GAP)
+        } else {
+            RECLAIM_GAP.max(done.took * RECLAIM_SHARE)
+        };
+        self.last_reclaim = Some(Instant::now());
+    }
+}
+
+impl Gate {
+    /// Asks freed memory back from the allocator, and tells of it.
+    pub(super) fn reclaim(&self, action: Reclaim, missing: u64) -> Reclaiming {
+        let before = self.io.brackets.take(Depth::Bracket);
+        let besides = besides(self, &before);
+        let started = Instant::now();
+        let failed = action.run().err();
         let took = started.elapsed();
-        let after = gate.io.brackets.take(Depth::Bracket);
+        let after = self.io.brackets.take(Depth::Bracket);
         let fell = before.process.rss.bytes().zip(after.process.rss.bytes());
         // Others allocate and free meanwhile.
         let gain = fell.map_or(Metric::Unavailable, |(before, after)| {
             Metric::Estimated(before.saturating_sub(after))
         });
-        self.gap = if gain.bytes().unwrap_or(0) < missing / 20 {
-            (self.gap * 2).min(LONGEST_GAP)
-        } else {
-            RECLAIM_GAP.max(took * RECLAIM_SHARE)
-        };
-        self.last_reclaim = Some(Instant::now());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        gate.io.stream.emit(Kind::Reclaim(Box::new(Reclaimed {
+        self.io.stream.emit(Kind::Reclaim(Box::new(Reclaimed {
             action: action.to_string(),
             missing_bytes: missing,
             took_us,
             gain,
             settled: None,
         })));
-        self.unsettled.push(Unsettled {
-            due: Instant::now() + SETTLE,
-            action: action.to_string(),
-            missing,
-            took_us,
-            gain,
-            besides,
-        });
+        let mut todo = self.io.owed.todo();
+        if todo.unsettled.len() < MOST_UNSETTLED {
+            todo.unsettled.push(Unsettled {
+                due: Instant::now() + SETTLE,
+                action: action.to_string(),
+                missing,
+                took_us,
+                gain,
+                besides,
+            });
+        }
+        drop(todo);
+        Reclaiming { gain, took, failed }
     }
 
     /// Tells what became of reclaims a while ago.
-    fn settle(&mut self, gate: &Gate) {
+    pub(super) fn settle(&self) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.unsettled)
-            .into_iter()
-            .partition(|one| one.due <= now);
-        self.unsettled = later;
+        let due: Vec<Unsettled> = {
+            let mut todo = self.io.owed.todo();
+            todo.unsettled
+                .extract_if(.., |one| one.due <= now)
+                .collect()
+        };
         for one in due {
-            let snapshot = gate.io.brackets.take(Depth::Bracket);
-            let net = one.besides.zip(besides(gate, &snapshot));
+            let snapshot = self.io.brackets.take(Depth::Bracket);
+            let net = one.besides.zip(besides(self, &snapshot));
             let Some(net) = net.map(|(before, after)| before - after) else {
                 continue;
             };
-            gate.io.stream.emit(Kind::Reclaim(Box::new(Reclaimed {
+            self.io.stream.emit(Kind::Reclaim(Box::new(Reclaimed {
                 action: one.action,
                 missing_bytes: one.missing,
                 took_us: one.took_us,

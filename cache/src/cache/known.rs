@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::Entry;
@@ -17,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) model: Model,
     /// Written only while the tier's door is closed and nobody is inside.
     weights: Box<[RwLock<Option<Shared>>]>,
+    /// Whether its stream has told what it is.
+    told: AtomicBool,
 }
 
 impl Known {
@@ -24,12 +27,18 @@ impl Known {
         Known {
             model,
             weights: (0..tiers).map(|_| RwLock::new(None)).collect(),
+            told: AtomicBool::new(false),
         }
     }
 
     /// Whether a handle is of this model.
     pub(crate) fn is_of(&self, model: &Model) -> bool {
         self.model.id() == model.id() || Identity(self.model.clone()) == Identity(model.clone())
+    }
+
+    /// Whether this is the first time that somebody hears of it.
+    pub(crate) fn is_news(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// The weights in a tier, for whoever is inside.

@@ -11,7 +11,8 @@
 //! | `keeper` | what goes on in the background |
 //! | `care` | what is evicted, dropped, moved or brought by request |
 //! | `picture` | where everything is |
-//! | `telling` | who hears of it |
+//! | `telling`, `ticks` | who hears of it: as it happens, and on a clock |
+//! | `requests` | what a live screen asks for |
 
 mod arrival;
 mod budgets;
@@ -22,8 +23,10 @@ mod hands;
 mod keeper;
 mod known;
 mod picture;
+mod requests;
 mod shared;
 mod telling;
+mod ticks;
 mod wanted;
 
 use std::sync::Arc;

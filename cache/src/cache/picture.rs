@@ -1,9 +1,11 @@
 //! Where everything is.
 
-use plimsoll_events::{ModelPicture, Picture, PlacePicture, TierPicture};
+use std::sync::atomic::Ordering;
+
+use plimsoll_events::{Memory, ModelPicture, Picture, PlacePicture, TierPicture};
 
 use super::{Cache, Gate};
-use crate::books::{Named, RAM};
+use crate::books::{Io, Named, RAM, Slot};
 use crate::device::Tier;
 use crate::residency::Phase;
 
@@ -70,6 +72,13 @@ impl Cache {
         self.shared.gate.books().known()
     }
 
+    /// What counts as memory in use on this host: weights that have arrived in RAM and on devices
+    /// that only pretend to be some, evicted ones included while somebody holds them.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.shared.gate.memory()
+    }
+
     /// Sends what the fast path has counted since the last time as an event.
     pub fn tell_hits(&self) {
         self.shared.gate.io.tell_hits();
@@ -77,7 +86,33 @@ impl Cache {
 }
 
 impl Gate {
+    pub(super) fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        {
+            let mut books = self.books();
+            books.reap();
+            for account in &books.accounts {
+                let tier = account.tier;
+                if tier != RAM && !self.io.devices[tier].is_simulated() {
+                    continue;
+                }
+                let arriving = if tier == RAM {
+                    self.io.arriving.load(Ordering::Relaxed)
+                } else {
+                    0
+                };
+                let there = account.used().saturating_sub(books.awaited(tier));
+                let there = there.saturating_sub(arriving);
+                memory.live_bytes = memory.live_bytes.saturating_add(there);
+                memory.held_bytes = memory.held_bytes.saturating_add(account.held_bytes());
+            }
+        }
+        memory.churn_bytes = self.io.about.besides.as_ref().map_or(0, |bytes| bytes());
+        memory
+    }
+
     pub(super) fn picture(&self) -> Picture {
+        let now_ns = self.io.now_ns();
         let mut books = self.books();
         books.reap();
         let tiers = books.accounts.iter().map(|account| TierPicture {
@@ -100,6 +135,7 @@ impl Gate {
                 .enumerate()
                 .filter_map(|(tier, phase)| {
                     let slot = &entry.slots[tier];
+                    let is_resident = *phase == Phase::Resident;
                     let (phase, leases) = match phase {
                         Phase::Absent => return None,
                         Phase::Loading { claims } => ("loading", u64::from(*claims)),
@@ -111,17 +147,31 @@ impl Gate {
                         phase: phase.to_owned(),
                         charged_bytes: slot.charge,
                         leases,
+                        idle_ms: idle_ms(slot, now_ns).filter(|_| is_resident && leases == 0),
+                        score: is_resident
+                            .then(|| books.score(entry, tier, self.policy.as_ref()))
+                            .filter(|score| score.is_finite()),
+                        reload_us: Some(books.reload_ns(entry, tier))
+                            .filter(|ns| *ns > 0)
+                            .map(|ns| ns.div_ceil(1000)),
                     })
                 })
                 .collect(),
             dropped: entry.is_retired(),
         });
         Picture {
+            policy: self.policy.name().to_owned(),
             tiers: tiers.collect(),
             models: models.collect(),
             waiting: books.waiting() as u64,
         }
     }
+}
+
+/// How long nobody has leased a model, where anybody ever did.
+fn idle_ms(slot: &Slot, now_ns: u64) -> Option<u64> {
+    let last_ns = slot.last_leased_ns.load(Ordering::Relaxed);
+    (last_ns > 0).then(|| now_ns.saturating_sub(last_ns) / 1_000_000)
 }
 
 /// The tier that is RAM comes first.

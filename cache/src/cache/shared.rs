@@ -10,6 +10,7 @@ use plimsoll_events::{Kind, Refuse, RefuseReason};
 use super::budgets::Budgets;
 use super::keeper::Keeper;
 use super::known::{Known, Registry};
+use super::ticks::Ticking;
 use super::wanted::Wanted;
 use super::{Entry, Gate, Seat};
 use crate::books::{Ask, Denied, Fault, Grant, Holder, Io, Pending, RAM, Wait};
@@ -21,8 +22,9 @@ use crate::model::Model;
 pub(crate) struct Shared {
     /// Tells caches apart, for the place in a model that remembers its entry.
     id: u64,
-    /// Declared before the gate: its threads end before what they look after.
+    /// Declared before the gate: their threads end before what they look after.
     _keeper: Keeper,
+    pub(super) ticking: Ticking,
     pub(crate) gate: Arc<Gate>,
     pub(super) registry: Registry,
     /// RAM first.
@@ -54,6 +56,7 @@ pub(super) struct Item {
 impl Shared {
     pub(super) fn new(
         keeper: Keeper,
+        ticking: Ticking,
         gate: Arc<Gate>,
         tiers: Vec<Tier>,
         budgets: Arc<Budgets>,
@@ -62,6 +65,7 @@ impl Shared {
         Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             _keeper: keeper,
+            ticking,
             gate,
             registry: Registry::default(),
             tiers,

@@ -19,7 +19,7 @@
 //! | `shard_index.rs` | the index of a sharded model |
 //! | `file.rs` | opening regular files, and their identities |
 //! | `tensor.rs`, `names.rs` | a tensor, and finding one by name |
-//! | `summary.rs` | a model in a few numbers |
+//! | `summary.rs`, `groups.rs` | a model in a few numbers, and in a few groups of tensors |
 //! | `discover.rs` | models in folders |
 //! | `error.rs`, `escape.rs` | what went wrong, and names made safe to print |
 //!
@@ -32,6 +32,7 @@ mod discover;
 mod error;
 mod escape;
 mod file;
+mod groups;
 mod header;
 mod header_fault;
 mod header_json;

@@ -2,23 +2,31 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PublishError;
+use super::asker::{Asker, Line};
+use super::peer::{self, Peer};
 use super::place::{There, reach};
 use crate::VERSION;
 use crate::event::Event;
+use crate::request::Ask;
 
 /// A longer line is no event: real ones have a few kilobytes.
 const LONGEST_LINE: usize = 16 << 20;
 
 /// Bytes asked for in one read.
 const CHUNK: usize = 64 << 10;
+
+/// The longest reason that repeats something of a line, bytes.
+const LONGEST_REASON: usize = 300;
 
 /// How long a publisher may leave connections waiting, seconds.
 const PATIENCE: u64 = 3;
@@ -38,8 +46,7 @@ pub enum Heard {
 /// publisher does, or with the first error.
 #[derive(Debug)]
 pub struct Follow {
-    path: PathBuf,
-    socket: UnixStream,
+    line: Arc<Line>,
     /// What was read: `taken` bytes were given out, and up to `searched` there is no end of line.
     bytes: Vec<u8>,
     taken: usize,
@@ -82,8 +89,7 @@ pub fn connect(path: &Path) -> Result<Follow, PublishError> {
     };
     socket.set_nonblocking(false).map_err(io)?;
     Ok(Follow {
-        path: path.into(),
-        socket,
+        line: Arc::new(Line::new(path, socket)),
         bytes: Vec::new(),
         taken: 0,
         searched: 0,
@@ -96,7 +102,38 @@ impl Follow {
     /// The socket.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.line.path
+    }
+
+    /// Who began to listen at the socket.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn peer(&self) -> Result<Peer, PublishError> {
+        peer::of(self.line.socket.as_fd())
+            .map_err(PublishError::io(&self.line.path, "tell who publishes"))
+    }
+
+    /// Bytes of a line whose end has not come, once [`Heard::Nothing`] was heard; or has been cut
+    /// off, once [`Heard::Closed`] was.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    /// Asks something of the publisher. The answer comes between the events, as
+    /// [`Kind::Answer`](crate::Kind::Answer) with the same number.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`].
+    pub fn ask(&mut self, ask: &Ask) -> Result<(), PublishError> {
+        self.line.ask(ask)
+    }
+
+    /// What asks over this connection while another thread reads.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker::over(&self.line)
     }
 
     /// Waits for the next event; `None` when the publisher has ended, or after an error.
@@ -154,15 +191,19 @@ impl Follow {
 
     fn parse(&self, line: std::ops::Range<usize>) -> Result<Box<Event>, PublishError> {
         let line = &self.bytes[line];
-        let envelope: Envelope =
-            serde_json::from_slice(line).map_err(|error| self.broken(error.to_string()))?;
-        if envelope.v > u64::from(VERSION) {
+        let parsed = serde_json::from_slice::<Box<Event>>(line);
+        // What a later version writes may well be an event in this one, by another meaning.
+        let version = match &parsed {
+            Ok(event) => u64::from(event.v),
+            Err(_) => serde_json::from_slice(line).map_or(0, |envelope: Envelope| envelope.v),
+        };
+        if version > u64::from(VERSION) {
             return Err(PublishError::Version {
-                path: self.path.clone(),
-                found: envelope.v,
+                path: self.line.path.clone(),
+                found: version,
             });
         }
-        serde_json::from_slice(line).map_err(|error| self.broken(error.to_string()))
+        parsed.map_err(|error| self.broken(error.to_string()))
     }
 
     /// Whether there is something to read, or its end, before a deadline.
@@ -175,11 +216,13 @@ impl Follow {
                     tv_nsec: i64::from(left.subsec_nanos()),
                 }
             });
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.line.socket, PollFlags::IN)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(ready) => return Ok(ready > 0),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(PublishError::io(&self.path, "wait for events")(error)),
+                Err(error) => {
+                    return Err(PublishError::io(&self.line.path, "wait for events")(error));
+                }
             }
         }
     }
@@ -192,7 +235,7 @@ impl Follow {
         let whole = self.bytes.len();
         self.bytes.resize(whole + CHUNK, 0);
         let read = loop {
-            match (&self.socket).read(&mut self.bytes[whole..]) {
+            match (&self.line.socket).read(&mut self.bytes[whole..]) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A publisher that ended before it read what was written to it.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break Ok(0),
@@ -200,15 +243,29 @@ impl Follow {
             }
         };
         self.bytes.truncate(whole + *read.as_ref().unwrap_or(&0));
-        read.map_err(PublishError::io(&self.path, "read events"))
+        read.map_err(PublishError::io(&self.line.path, "read events"))
     }
 
-    fn broken(&self, reason: String) -> PublishError {
+    /// A reason may quote the line, and a line may have megabytes.
+    fn broken(&self, mut reason: String) -> PublishError {
+        if reason.len() > LONGEST_REASON {
+            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+            reason.push_str("...");
+        }
         PublishError::Broken {
-            path: self.path.clone(),
+            path: self.line.path.clone(),
             line: self.lines,
             reason,
         }
+    }
+}
+
+/// Readable when there may be something to hear, for who waits for other things too. What was read
+/// already is not: [`next_within`](Follow::next_within) no time first, until it says that there is
+/// nothing.
+impl AsFd for Follow {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.socket.as_fd()
     }
 }
 

@@ -14,17 +14,32 @@
 //!   last event before them (0 if there was none). A reader takes the first number that it hears
 //!   as its start; from there on a gap in the numbers is always a loss, never a greeting.
 //! - **Only the same user reads**, and root. The default folder is nobody else's, the socket has
-//!   mode 0600 before it accepts anybody, and each client's user is asked of the kernel. A client
-//!   from a PID namespace that this process cannot see into is refused.
+//!   mode 0600 before it accepts anybody, and each client's user is asked of the kernel.
 //! - **Nothing stays behind.** The socket is removed when the publication is dropped, by the
 //!   process that began it alone; what a killed process left is removed by the next one.
 //!
-//! At most 16 clients are served at once; the next is told so in a note, and closed. What a client
-//! writes is read and ignored: there are no requests yet.
+//! At most 16 clients are served at once; the next is told so in a note, and closed.
+//!
+//! A client may [ask](crate::request) as well, one JSON object a line:
+//!
+//! - **Requests are done one at a time**, in the order they came, on a thread of their own that
+//!   begins with the first: neither the program nor any client waits for them.
+//! - **Every whole line is answered**, to its client alone, after the events that were told before
+//!   the answer. What is no request, or one more than 4 of a client that wait, is refused, with the
+//!   reason. A line longer than [`LONGEST_REQUEST`] is refused,
+//!   and its client is hung up on. A line without an end is none.
+//! - **Who floods waits.** Of each client 32 lines are taken in 100 ms, and none while 16 answers
+//!   wait for it to read them.
+//! - **Who is gone asks no more.** Requests of a client that has hung up are not begun. One that
+//!   only writes no more is still answered.
 
+mod asker;
 mod client;
+mod desk;
 mod folder;
 mod follow;
+mod input;
+mod peer;
 mod place;
 mod server;
 
@@ -36,11 +51,15 @@ use std::thread::JoinHandle;
 
 use crate::VERSION;
 use crate::event::Kind;
+use crate::request::{Answer, LONGEST_REQUEST, Request};
 use crate::stream::Stream;
 
+pub use asker::Asker;
 pub use folder::{Published, published};
 pub use follow::{Follow, Heard, connect};
+pub use peer::Peer;
 
+use desk::Desk;
 use place::Place;
 use server::{Bell, Server};
 
@@ -124,6 +143,14 @@ pub enum PublishError {
         /// The version found.
         found: u64,
     },
+    /// A request is longer than a publisher takes.
+    #[error("{}: a request of {bytes} bytes, and it takes {LONGEST_REQUEST}", path.display())]
+    LongRequest {
+        /// The path.
+        path: PathBuf,
+        /// Its length, bytes.
+        bytes: usize,
+    },
     /// The system refuses.
     #[error("{}: cannot {doing}: {source}", path.display())]
     Io {
@@ -146,14 +173,46 @@ impl PublishError {
     }
 }
 
+/// What stands behind a publication. Whatever of it panics is told to the client that it was for.
+pub trait Host: Send + Sync + 'static {
+    /// Tells a client the state when it connects: what this gives comes before the events. It runs
+    /// on the thread that serves, so a slow one delays clients, and nothing else.
+    fn greeting(&self) -> Vec<Kind>;
+
+    /// Does what a client asks, and says what came of it; its number and its time are filled in. It
+    /// runs on the thread for requests, and may take long.
+    fn answer(&self, request: &Request) -> Answer {
+        let _ = request;
+        Answer::refused("nothing can be asked of this program")
+    }
+
+    /// So many clients are there now, which is another number than the last time: 0 at first. It
+    /// runs on the thread that serves.
+    fn attended(&self, clients: usize) {
+        let _ = clients;
+    }
+}
+
+/// A host that only greets.
+struct Greeter<F>(F);
+
+impl<F: Fn() -> Vec<Kind> + Send + Sync + 'static> Host for Greeter<F> {
+    fn greeting(&self) -> Vec<Kind> {
+        (self.0)()
+    }
+}
+
 /// A stream that other processes of the same user can hear, for as long as this lives.
 ///
 /// Dropping it removes the socket, gives clients up to 1 s in all to take what was told before,
-/// and disconnects them. It waits for the thread that serves, so it must not be dropped under a
-/// lock that the greeting takes. The stream is not kept open: when it ends, clients are closed.
+/// and disconnects them. It waits for the thread that serves, and for a request under way to end,
+/// so it must not be dropped under a lock that those take; requests that were not begun are refused.
+/// Dropped by one of these threads itself, it waits for none. The stream is not kept open: when it
+/// ends, clients are closed, once what they asked is answered.
 pub struct Publication {
     place: Place,
     bell: Arc<Bell>,
+    desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -170,8 +229,8 @@ impl Publication {
     /// `$XDG_RUNTIME_DIR/plimsoll/PID.sock`, where that variable names a folder of this user, else
     /// `/tmp/plimsoll-UID/PID.sock`; a second publication of a process gets `PID-2.sock`.
     ///
-    /// `greet` tells a client the state when it connects: what it gives comes before the events. It
-    /// runs on the thread that serves, so a slow one delays clients, and nothing else.
+    /// `greet` tells a client the state when it connects, see [`Host::greeting`]. Nothing can be
+    /// asked.
     ///
     /// # Errors
     /// The folder is not safe or cannot be made, the path is too long, or something is there: a
@@ -181,14 +240,31 @@ impl Publication {
         path: Option<PathBuf>,
         greet: impl Fn() -> Vec<Kind> + Send + Sync + 'static,
     ) -> Result<Publication, PublishError> {
+        Publication::begin_with(stream, path, Greeter(greet))
+    }
+
+    /// The same, with a host that is asked too.
+    ///
+    /// # Errors
+    /// As [`begin`](Publication::begin).
+    pub fn begin_with(
+        stream: &Stream,
+        path: Option<PathBuf>,
+        host: impl Host,
+    ) -> Result<Publication, PublishError> {
         let (listener, place) = place::listen(path)?;
         let bell = Bell::new().map_err(PublishError::io(place.path(), "make an event counter"))?;
         let bell = Arc::new(bell);
+        let hearers = stream.hearers();
+        let host: Arc<dyn Host> = Arc::new(host);
+        let desk = Desk::new(Arc::clone(&host), Arc::clone(hearers), Arc::clone(&bell));
+        let desk = Arc::new(desk);
         let server = Server::new(
             listener,
-            Arc::clone(stream.hearers()),
-            Box::new(greet),
+            Arc::clone(hearers),
+            host,
             Arc::clone(&bell),
+            Arc::clone(&desk),
         );
         let thread = std::thread::Builder::new()
             .name("plimsoll-events".to_owned())
@@ -197,6 +273,7 @@ impl Publication {
         Ok(Publication {
             place,
             bell,
+            desk,
             thread: Some(thread),
         })
     }
@@ -205,6 +282,19 @@ impl Publication {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.place.path()
+    }
+
+    /// Does nothing more of what is asked: it is refused from now on. Waits for a request under way
+    /// to end, as the drop does; events are told on. With this a program that ends its stream knows
+    /// that nothing is told after the end.
+    pub fn end_requests(&self) {
+        // A fork has no thread for requests.
+        if self.place.is_ours() {
+            self.desk.close();
+            if !self.desk.is_here() {
+                self.desk.join();
+            }
+        }
     }
 }
 
@@ -221,8 +311,11 @@ impl Drop for Publication {
         self.place.remove();
         self.bell.close();
         if let Some(thread) = thread {
-            // A server that panicked serves nobody; there is nothing to add here.
-            let _ = thread.join();
+            let is_here = thread.thread().id() == std::thread::current().id();
+            if !is_here && !self.desk.is_here() {
+                // A server that panicked serves nobody; there is nothing to add here.
+                let _ = thread.join();
+            }
         }
     }
 }

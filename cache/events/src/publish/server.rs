@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
+use super::Host;
 use super::client::{Client, turn_away};
+use super::desk::Desk;
+use super::peer;
 use crate::event::Kind;
 use crate::subscribe::Hearers;
 
@@ -29,8 +31,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// For so long nobody is accepted after the system refused to.
 const DEAF: Duration = Duration::from_millis(200);
-
-pub(super) type Greet = Box<dyn Fn() -> Vec<Kind> + Send + Sync>;
 
 /// Wakes the thread: from the threads that tell events, hence one system call at most between two
 /// times that it wakes.
@@ -49,7 +49,7 @@ impl Bell {
         })
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             let _ = rustix::io::write(&self.counter, &1_u64.to_ne_bytes());
         }
@@ -71,9 +71,12 @@ impl Bell {
 pub(super) struct Server {
     listener: OwnedFd,
     hearers: Arc<Hearers>,
-    greet: Greet,
+    host: Arc<dyn Host>,
     bell: Arc<Bell>,
+    desk: Arc<Desk>,
     clients: Vec<Client>,
+    /// How many the host knows of.
+    attended: usize,
     deaf_until: Option<Instant>,
     /// When the thread ends, whoever still reads.
     until: Option<Instant>,
@@ -83,15 +86,18 @@ impl Server {
     pub(super) fn new(
         listener: OwnedFd,
         hearers: Arc<Hearers>,
-        greet: Greet,
+        host: Arc<dyn Host>,
         bell: Arc<Bell>,
+        desk: Arc<Desk>,
     ) -> Server {
         Server {
             listener,
             hearers,
-            greet,
+            host,
             bell,
+            desk,
             clients: Vec::new(),
+            attended: 0,
             deaf_until: None,
             until: None,
         }
@@ -99,23 +105,41 @@ impl Server {
 
     /// Serves until the bell is closed.
     pub(super) fn run(mut self) {
+        self.serve();
+        self.clients.clear();
+        self.tell_attendance();
+        self.desk.join();
+    }
+
+    fn serve(&mut self) {
         loop {
             let (called, ready) = self.wait();
             self.bell.quiet();
             if self.until.is_none() && self.bell.closing.load(Ordering::SeqCst) {
                 self.until = Some(Instant::now() + LAST_WORDS);
                 self.clients.iter().for_each(Client::close);
+                self.desk.close();
             }
             let mut ready = ready.into_iter();
             self.clients.retain_mut(|client| {
                 let ready = ready.next().unwrap_or(PollFlags::empty());
-                client.serve(ready).is_ok()
+                client.serve(ready, &self.desk).is_ok()
             });
             match self.until {
                 Some(until) if self.clients.is_empty() || until <= Instant::now() => return,
                 None if called => self.accept(),
                 _ => {}
             }
+            self.tell_attendance();
+        }
+    }
+
+    /// Tells the host how many are there, where that has changed.
+    fn tell_attendance(&mut self) {
+        let clients = self.clients.len();
+        if std::mem::replace(&mut self.attended, clients) != clients {
+            // A host that panics here is not told of this number; there is nobody to say it to.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.host.attended(clients)));
         }
     }
 
@@ -125,7 +149,7 @@ impl Server {
         let now = Instant::now();
         self.deaf_until = self.deaf_until.filter(|until| *until > now);
         let listens = self.deaf_until.is_none() && self.until.is_none();
-        let deadlines = self.clients.iter().filter_map(Client::deadline);
+        let deadlines = self.clients.iter_mut().filter_map(Client::wakes_at);
         let deadline = deadlines.chain(self.deaf_until).chain(self.until).min();
         // In whole milliseconds and one more, so as not to wake just before a deadline.
         let timeout = deadline.map(|deadline| {
@@ -146,8 +170,9 @@ impl Server {
             PollFlags::IN,
         ));
         fds.push(PollFd::from_borrowed_fd(self.listener.as_fd(), door));
-        for client in &self.clients {
-            fds.push(PollFd::from_borrowed_fd(client.as_fd(), client.interest()));
+        let interests: Vec<PollFlags> = self.clients.iter_mut().map(Client::interest).collect();
+        for (client, interest) in self.clients.iter().zip(interests) {
+            fds.push(PollFd::from_borrowed_fd(client.as_fd(), interest));
         }
         if let Err(error) = poll(&mut fds, timeout.as_ref()) {
             // Nothing is known to be ready. Only for want of memory is this not an interruption.
@@ -184,12 +209,13 @@ impl Server {
         let wake = Box::new(move || bell.ring());
         // Before the greeting, so that nothing falls between.
         let (subscription, since) = self.hearers.subscribe(CAPACITY, Some(wake));
-        let greeting = catch_unwind(AssertUnwindSafe(&self.greet)).unwrap_or_else(|panic| {
+        let greeting = catch_unwind(AssertUnwindSafe(|| self.host.greeting()));
+        let greeting = greeting.unwrap_or_else(|panic| {
             let text = format!("the state cannot be told: {}", message(&*panic));
             vec![Kind::Note { text }]
         });
         let mut client = Client::new(socket, subscription, since, greeting);
-        if client.serve(PollFlags::empty()).is_ok() {
+        if client.serve(PollFlags::empty(), &self.desk).is_ok() {
             self.clients.push(client);
         }
     }
@@ -197,7 +223,8 @@ impl Server {
 
 /// Whether the other end is of this user, or root.
 fn is_allowed(socket: &UnixStream) -> bool {
-    socket_peercred(socket).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+    let own = geteuid().as_raw();
+    peer::of(socket.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == own)
 }
 
 /// Whether the other end is gone already, as after a look whether somebody is there.
@@ -210,7 +237,7 @@ fn has_hung_up(socket: &UnixStream) -> bool {
     poll(&mut fds, Some(&now)).is_ok_and(|_| fds[0].revents().contains(PollFlags::HUP))
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

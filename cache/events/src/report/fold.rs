@@ -25,6 +25,7 @@ impl Report {
         self.wall_seconds = self.wall_seconds.max(event.at_us as f64 / 1e6);
         match &event.kind {
             Kind::Opened(opened) => self.open(opened),
+            Kind::Model(model) => self.model(&model.name).model = (**model).clone(),
             Kind::Sample(sample) => self.sample(sample),
             Kind::Load(load) => self.load(load),
             Kind::Evict(evict) => self.evict(evict),
@@ -49,7 +50,7 @@ impl Report {
                     self.notes.push("interrupted".to_owned());
                 }
             }
-            Kind::Unknown => {}
+            Kind::Pulse(_) | Kind::Look(_) | Kind::Answer(_) | Kind::Unknown => {}
         }
     }
 
