@@ -245,7 +245,8 @@ pub(crate) fn joined(models: &[String]) -> String {
         .join(" + ")
 }
 
-fn clock(time: Duration) -> String {
+/// A time since the beginning: `9.250`, `3:12.4`.
+pub(crate) fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 {
         format!("{:.3}", time.as_secs_f64())

@@ -10,6 +10,7 @@
 //! | [`chart`] | curves in one or two lines of text |
 //! | [`decision`] | an event in a line |
 //! | [`inspect`] | another process, looked at from outside, in a page |
+//! | [`live`] | the live screen |
 //! | [`ps`] | processes by memory, a line each |
 //! | [`report`] | a run in a page, with a verdict in words |
 //! | [`snapshot`] | memory at a moment, in a page |
@@ -17,6 +18,7 @@
 pub mod chart;
 pub mod decision;
 pub mod inspect;
+pub mod live;
 pub mod paint;
 pub mod ps;
 pub mod report;

@@ -111,8 +111,10 @@ pub fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut kept = String::new();
+    let mut taken = 0;
     for c in text.chars() {
-        if kept.width() + c.width().unwrap_or(0) + 2 > columns {
+        taken += c.width().unwrap_or(0);
+        if taken + 2 > columns {
             break;
         }
         kept.push(c);
