@@ -5,8 +5,11 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`source`] | where events come from: a cache's socket, a process, a recording |
 //! | [`state`] | the fold: what is known at a moment |
 
+pub mod source;
 pub mod state;
 
+pub use source::Source;
 pub use state::State;
