@@ -17,7 +17,7 @@ const ROWS: usize = 10;
 const QUOTE: usize = 32;
 
 /// What an arena keeps resident and does not need; `None` where that is not known.
-fn wasted(arena: &Arena) -> Option<u64> {
+pub(crate) fn wasted(arena: &Arena) -> Option<u64> {
     let beyond = arena.rss.minus_saturating(arena.in_use);
     arena.free_resident.bytes().or(beyond.bytes())
 }
@@ -29,7 +29,7 @@ pub fn most_wasteful(heap: &Heap) -> Option<usize> {
 }
 
 /// The worst first; what is not known last.
-fn by_waste(heap: &Heap) -> Vec<&Arena> {
+pub(crate) fn by_waste(heap: &Heap) -> Vec<&Arena> {
     let mut arenas: Vec<&Arena> = heap.arenas.iter().collect();
     arenas.sort_by_key(|arena| Reverse(wasted(arena)));
     arenas
@@ -154,7 +154,8 @@ pub(super) fn write_pins(out: &mut String, paint: &Paint, heap: &Heap) -> Result
     }
 }
 
-fn seems(paint: &Paint, pin: &Pin) -> String {
+/// What the block of a pin seems to be: `Python dict`, `text "..."`.
+pub(crate) fn seems(paint: &Paint, pin: &Pin) -> String {
     let what = match &pin.hint {
         None => "unknown".to_owned(),
         Some(Hint::Zeros) => "zeros".to_owned(),

@@ -11,7 +11,7 @@ use super::prose::{compact, compact_metric};
 use super::{absent, title};
 use crate::paint::{Paint, Tone};
 
-fn words(kind: ClassKind) -> &'static str {
+pub(crate) fn words(kind: ClassKind) -> &'static str {
     match kind {
         ClassKind::Malloc => "malloc",
         ClassKind::PythonArenas => "Python's own arenas",

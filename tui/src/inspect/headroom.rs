@@ -22,15 +22,17 @@ pub(crate) fn label(bound: &Bound) -> String {
 }
 
 /// One thing that is bounded.
-struct Row {
-    bound: Bound,
-    limit: Metric,
-    current: Metric,
-    left: Metric,
+pub(crate) struct Row<'a> {
+    pub(crate) bound: Bound,
+    pub(crate) limit: Metric,
+    pub(crate) current: Metric,
+    pub(crate) left: Metric,
+    /// The cgroup whose bound it is; `None` for the host's.
+    pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
-impl Row {
-    fn of(bound: Bound, limit: Limit, current: Metric) -> Option<Row> {
+impl<'a> Row<'a> {
+    fn of(bound: Bound, limit: Limit, current: Metric, cgroup: &'a Cgroup) -> Option<Row<'a>> {
         let limit = match limit {
             Limit::Unlimited => return None,
             Limit::Bytes(bytes) => Metric::Exact(bytes),
@@ -41,33 +43,40 @@ impl Row {
             limit,
             current,
             left: limit.minus_saturating(current),
+            cgroup: Some(cgroup),
         })
     }
 }
 
-fn rows(limits: &Limits) -> Vec<Row> {
-    let of = |cgroup: &Cgroup| {
-        let path = || cgroup.path.clone();
-        let v1 = limits.cgroup_version == Some(CgroupVersion::V1);
-        [
-            Row::of(Bound::CgroupHigh(path()), cgroup.high, cgroup.current).filter(|_| !v1),
-            Row::of(Bound::CgroupMax(path()), cgroup.max, cgroup.current),
-            Row::of(
-                Bound::CgroupMemorySwap(path()),
-                cgroup.memsw_max,
-                cgroup.memsw_current,
-            )
-            .filter(|_| v1),
-        ]
-    };
-    let host = Row {
+/// The bounds of cgroups, the process's own first.
+pub(crate) fn rows_of_cgroups(limits: &Limits) -> impl Iterator<Item = Row<'_>> {
+    let v1 = limits.cgroup_version == Some(CgroupVersion::V1);
+    let of = move |cgroup| rows_of(cgroup, v1);
+    limits.cgroups.iter().flat_map(of)
+}
+
+fn rows_of(cgroup: &Cgroup, v1: bool) -> impl Iterator<Item = Row<'_>> {
+    let path = || cgroup.path.clone();
+    let row = |bound, limit, current| Row::of(bound, limit, current, cgroup);
+    let high = row(Bound::CgroupHigh(path()), cgroup.high, cgroup.current);
+    let max = row(Bound::CgroupMax(path()), cgroup.max, cgroup.current);
+    let both = Bound::CgroupMemorySwap(path());
+    let both = row(both, cgroup.memsw_max, cgroup.memsw_current);
+    // Each version has one that the other has not.
+    [high.filter(|_| !v1), max, both.filter(|_| v1)]
+        .into_iter()
+        .flatten()
+}
+
+/// The bound that the host is.
+pub(crate) fn row_of_host(limits: &Limits) -> Row<'static> {
+    Row {
         bound: Bound::Host,
         limit: limits.host_total,
         current: limits.host_total.minus_saturating(limits.host_available),
         left: limits.host_available,
-    };
-    let cgroups = limits.cgroups.iter().flat_map(of).flatten();
-    cgroups.chain([host]).collect()
+        cgroup: None,
+    }
 }
 
 /// How full something is, drawn.
@@ -107,7 +116,7 @@ pub(super) fn write(out: &mut String, paint: &Paint, inspection: &Inspection) ->
     title(out, paint, "headroom")?;
     let tightest = limits.tightest().map(|tightest| tightest.bound);
     let mut grid = Grid::new(columns("bound")).flush();
-    for row in rows(limits) {
+    for row in rows_of_cgroups(limits).chain([row_of_host(limits)]) {
         let is_tightest = tightest.as_ref() == Some(&row.bound);
         let left = compact_metric(paint, row.left);
         grid.row([

@@ -278,7 +278,8 @@ pub(super) fn write_torn(out: &mut String, paint: &Paint, heap: &Heap) -> Result
     }
 }
 
-fn wholeness(torn: &Torn) -> String {
+/// How whole a walk was, in a sentence.
+pub(crate) fn wholeness(torn: &Torn) -> String {
     let segments = counted(torn.segments, "segment");
     let retried = match torn.retried {
         0 => String::new(),

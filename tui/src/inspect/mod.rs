@@ -13,8 +13,8 @@
 //! | `growth` | how fast it grows, and when it meets a limit |
 //! | `grid`, `prose` | columns and paragraphs that fit |
 
-mod arenas;
-mod classes;
+pub(crate) mod arenas;
+pub(crate) mod classes;
 mod files;
 pub(crate) mod grid;
 mod growth;

@@ -9,7 +9,7 @@ use crate::paint::{Paint, safe};
 
 /// A sentence of ours that may quote the process: control characters escaped, and in ASCII where
 /// the terminal has no more.
-pub(super) fn spoken(paint: &Paint, text: &str) -> String {
+pub(crate) fn spoken(paint: &Paint, text: &str) -> String {
     let text = safe(text);
     if paint.unicode {
         return text.into_owned();
@@ -84,7 +84,7 @@ pub(crate) fn lasting(seconds: f64) -> String {
 }
 
 /// One of something, or several: `1 thread`, `12 threads`.
-pub(super) fn counted(count: u64, what: &str) -> String {
+pub(crate) fn counted(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
@@ -118,7 +118,7 @@ pub(crate) fn middle(text: &str, columns: usize) -> Cow<'_, str> {
 /// A paragraph in lines of at most `width` columns, all but the first indented by `indent`; the
 /// first is expected to follow something of that many columns. Words that fit on no line are cut
 /// into several.
-pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
+pub(crate) fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let room = width.saturating_sub(indent).max(16);
     let mut lines = vec![String::new()];
     let mut column = 0;

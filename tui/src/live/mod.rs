@@ -7,9 +7,13 @@
 //! |---|---|
 //! | [`source`] | where events come from: a cache's socket, a process, a recording |
 //! | [`state`] | the fold: what is known at a moment |
+//! | [`view`] | one file per panel: draws a state |
+//! | [`screen`] | the terminal: keys, layout, frames, config |
 
+pub mod screen;
 pub mod source;
 pub mod state;
+pub mod view;
 
 pub use source::Source;
 pub use state::State;

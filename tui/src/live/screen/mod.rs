@@ -1,0 +1,4 @@
+//! The terminal: keys, layout, frames, config.
+
+pub mod keys;
+pub mod theme;
