@@ -9,10 +9,12 @@
 //! | [`state`] | the fold: what is known at a moment |
 //! | [`view`] | one file per panel: draws a state |
 //! | [`screen`] | the terminal: keys, layout, frames, config |
+//! | [`summary`] | everything that is known, as JSON |
 
 pub mod screen;
 pub mod source;
 pub mod state;
+pub mod summary;
 pub mod view;
 
 pub use source::Source;
