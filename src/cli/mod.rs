@@ -1,12 +1,14 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
 mod inspect;
+mod live;
 mod profiles;
 mod ps;
 mod replay;
 mod run;
 mod scan;
 mod snapshot;
+mod top;
 
 use std::process::ExitCode;
 
@@ -54,6 +56,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// List processes by memory, with their allocator, its waste and the nearest limit
     Ps(ps::Ps),
+    /// See a cache, any process or a recording live on one screen
+    Top(Box<top::Top>),
     /// Show the memory of this process under a profile, and prove which allocator serves
     Snapshot(snapshot::SnapshotOptions),
     /// Show the report of a recording
@@ -79,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Scan(options) => scan::run(options),
         Command::Inspect(options) => inspect::run(options),
         Command::Ps(options) => ps::run(options),
+        Command::Top(options) => top::run(options),
         Command::Snapshot(options) => snapshot::run(options),
         Command::Replay(options) => replay::run(options),
     };

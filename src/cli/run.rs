@@ -10,7 +10,7 @@ use plimsoll_cache::{Snapshots, Storage};
 use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::report;
 
-use super::{Done, FAILED};
+use super::{Done, FAILED, live};
 use crate::output::{Output, complain};
 use crate::run::models::{self, Source};
 use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
@@ -126,6 +126,9 @@ pub(crate) struct Run {
     /// Record the events in a new file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Show the run on the live screen, as `plimsoll top` does, and print the report after it
+    #[arg(long, conflicts_with_all = ["no_publish", "clean"])]
+    live: bool,
     /// Show the run to live screens on a socket there [default: where `plimsoll top` looks]
     #[arg(long, value_name = "PATH", conflicts_with = "no_publish")]
     publish: Option<PathBuf>,
@@ -177,6 +180,9 @@ const LONGEST_SETTLE: f64 = 86_400.0;
 
 pub(crate) fn run(options: &Run) -> Done {
     let output = Output::new(options.json);
+    if options.live {
+        return live::run(options.publish.as_deref());
+    }
     if options.clean {
         let removed = synthetic::clean()?;
         output.text(&format!(
