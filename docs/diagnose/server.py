@@ -5,6 +5,8 @@ resident, and waits: `plimsoll inspect PID`.
 
     python3 docs/diagnose/server.py            as it comes
     python3 docs/diagnose/server.py --trim     with malloc_trim(0) after each unload
+    python3 docs/diagnose/server.py --climb    a new version of the model every few seconds, each a
+                                               little larger, with requests while it loads; see oom.sh
 """
 
 import argparse
@@ -12,6 +14,7 @@ import ctypes
 import os
 import random
 import sys
+import time
 
 MIB = 1 << 20
 
@@ -34,6 +37,26 @@ def answer(dice, sessions):
     del activation
 
 
+def climb(dice, scale, sessions):
+    """Versions of a model, each 3 % larger than the last, of which one is loaded at a time."""
+    sizes = [dice.choice((4, 9, 16, 22)) * MIB for _ in range(80 // scale)]
+    for version in range(1, 9):
+        tensors = []
+        for size in sizes:
+            tensors.append(bytearray(b"w") * int(size * 1.03**version))
+            # What a request keeps: a page of its cache of keys and values.
+            sessions.extend(bytearray(b"k") * (MIB // 9) for _ in range(2))
+            time.sleep(4 / len(sizes))
+        loaded = sum(len(tensor) for tensor in tensors)
+        del tensors
+        print(
+            f"version {version}: {loaded / MIB:.0f} MiB, served and unloaded; "
+            f"{resident() / MIB:.0f} MiB is resident",
+            flush=True,
+        )
+        time.sleep(2)
+
+
 def resident():
     with open("/proc/self/status", encoding="ascii") as status:
         line = next(line for line in status if line.startswith("RssAnon"))
@@ -43,10 +66,13 @@ def resident():
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ask.add_argument("--trim", action="store_true", help="call malloc_trim(0) after each unload")
+    ask.add_argument("--climb", action="store_true", help="load version after version")
     ask.add_argument("--scale", type=int, default=1, help="divide the size of models by this")
     ask.add_argument("--machine", action="store_true", help="say `name number` lines and `ready`")
     ask = ask.parse_args()
     dice, sessions = random.Random(7), []
+    if ask.climb:
+        return climb(dice, ask.scale, sessions)
     for _ in range(4):
         model = Model(dice, ask.scale)
         for _ in range(200):
