@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Top) -> Done {
 }
 
 /// What is said once the screen is gone, and the exit code.
-pub(crate) fn finish(finished: &Finished) -> ExitCode {
+fn finish(finished: &Finished) -> ExitCode {
     if let Some(failed) = &finished.failed {
         complain(failed);
         return ExitCode::from(BAD_INPUT);

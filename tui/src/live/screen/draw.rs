@@ -12,15 +12,6 @@ use super::theme::Role;
 use super::ui::{Page, Ui};
 use crate::live::view::{Hit, Scene, View, put};
 
-/// What a view is drawn with, but for itself and what can be clicked.
-struct Around<'a> {
-    shown: &'a Picture,
-    now_us: u64,
-    filter: &'a str,
-    focused: bool,
-    expanded: bool,
-}
-
 impl Ui {
     /// Draws a frame of what was heard.
     pub(super) fn draw(&mut self, live: &Picture, buffer: &mut Buffer) {
@@ -102,24 +93,17 @@ impl Ui {
         let number = place.panel;
         let focused = self.focus == number && self.page.is_none();
         let filter = std::mem::take(&mut self.filters[usize::from(number)]);
-        let around = Around {
-            shown,
-            now_us,
-            filter: &filter,
-            focused,
-            expanded: self.expanded && focused,
-        };
         self.areas.push((number, place.area));
         let mut hits = Vec::new();
         let since = self.mark.as_deref().filter(|_| self.diff);
         let mut scene = Scene {
-            state: &around.shown.state,
+            state: &shown.state,
             since,
             theme: self.theme,
-            now_us: around.now_us,
-            focused: around.focused,
-            expanded: around.expanded,
-            filter: around.filter,
+            now_us,
+            focused,
+            expanded: self.expanded && focused,
+            filter: &filter,
             hits: &mut hits,
         };
         let view = self.panels.get(number);

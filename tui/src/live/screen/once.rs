@@ -13,7 +13,7 @@ use super::reader::Picture;
 use super::svg;
 use super::theme::Theme;
 use super::ui::{Effect, Ui};
-use crate::live::source::{Heard, Source, SourceError};
+use crate::live::source::{Source, SourceError};
 use crate::live::state::State;
 use crate::live::summary::Summary;
 
@@ -154,28 +154,7 @@ const TURNS: usize = 25;
 fn hear(source: &mut dyn Source, picture: &mut Picture) -> Result<bool, SourceError> {
     let mut batch = Vec::new();
     let heard = source.hear(LISTEN, &mut batch)?;
-    picture.about = source.about();
-    for event in &batch {
-        picture.state.fold(event);
-    }
-    if !batch.is_empty() {
-        picture.heard = Some(Instant::now());
-    }
-    match heard {
-        Heard::Events => Ok(false),
-        Heard::State(state) => {
-            picture.state = *state;
-            Ok(false)
-        }
-        Heard::Chunks(chunks) => {
-            picture.state.chunks = Some(chunks.map(std::sync::Arc::from));
-            Ok(false)
-        }
-        Heard::Ended(ended) => {
-            picture.state.ended = Some(ended);
-            Ok(true)
-        }
-    }
+    Ok(picture.take(source.about(), &batch, heard).ended)
 }
 
 /// A frame as lines of text.

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use plimsoll_events::Event;
+
 use crate::live::source::{About, Control, Heard, Source};
 use crate::live::state::{Ended, State};
 
@@ -32,7 +34,48 @@ pub(super) struct Picture {
     pub(super) failed: Option<String>,
 }
 
+/// What came of taking something over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Took {
+    /// Whether anything is different.
+    pub(super) news: bool,
+    /// Whether the source has ended.
+    pub(super) ended: bool,
+}
+
 impl Picture {
+    /// Takes over what a source has told: events first, and what it said of them.
+    pub(super) fn take(&mut self, about: About, events: &[Event], heard: Heard) -> Took {
+        let mut took = Took {
+            news: about != self.about || !events.is_empty(),
+            ended: false,
+        };
+        self.about = about;
+        for event in events {
+            self.state.fold(event);
+        }
+        if !events.is_empty() {
+            self.heard = Some(Instant::now());
+        }
+        match heard {
+            Heard::Events => {}
+            Heard::State(state) => {
+                self.state = *state;
+                took.news = true;
+            }
+            Heard::Chunks(chunks) => {
+                self.state.chunks = Some(chunks.map(Arc::from));
+                took.news = true;
+            }
+            Heard::Ended(ended) => {
+                took.news |= self.state.ended.as_ref() != Some(&ended);
+                took.ended = true;
+                self.state.ended = Some(ended);
+            }
+        }
+        took
+    }
+
     /// The time that ages are told from: that of the last event, and what has passed since then
     /// where time goes on.
     pub(super) fn now_us(&self) -> u64 {
@@ -151,28 +194,10 @@ impl Reading {
             let about = self.source.about();
             plays = about.playing.is_some();
             let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut news = about != picture.about || !batch.is_empty();
-            picture.about = about;
-            for event in &batch {
-                picture.state.fold(event);
-            }
-            let mut rest = Duration::ZERO;
-            match heard {
-                Ok(Heard::Events) => {}
-                Ok(Heard::State(state)) => {
-                    picture.state = *state;
-                    news = true;
-                }
-                Ok(Heard::Chunks(chunks)) => {
-                    picture.state.chunks = Some(chunks.map(Arc::from));
-                    news = true;
-                }
-                Ok(Heard::Ended(ended)) => {
-                    news |= picture.state.ended.as_ref() != Some(&ended);
-                    picture.state.ended = Some(ended);
-                    rest = IDLE;
-                }
+            let took = match heard {
+                Ok(heard) => picture.take(about, &batch, heard),
                 Err(error) => {
+                    picture.about = about;
                     picture.state.ended = Some(Ended {
                         why: error.to_string(),
                         in_order: false,
@@ -184,19 +209,16 @@ impl Reading {
                     changed();
                     return;
                 }
-            }
-            if !batch.is_empty() {
-                picture.heard = Some(Instant::now());
-            }
-            if news {
+            };
+            if took.news {
                 picture.state.conclude();
             }
             drop(picture);
-            if news {
+            if took.news {
                 changed();
             }
-            if !rest.is_zero() {
-                std::thread::sleep(rest);
+            if took.ended {
+                std::thread::sleep(IDLE);
             }
         }
     }
