@@ -63,12 +63,19 @@
 //! shows beside it the page cache that could be dropped, and [`limits::watch`] waits until the
 //! kernel says that memory is short.
 //!
+//! # In tests, and from within
+//!
+//! [`testing`] asserts in a test that memory is given back, each measurement in a process of its
+//! own; it is the one part that changes something, in that process: it probes what a purge returns.
+//! [`mark`] is how a program tells moments to a watcher outside.
+//!
 //! # Features
 //!
 //! | feature | adds | costs |
 //! |---|---|---|
 //! | `jemalloc` (default) | statistics of the jemalloc linked into the program | building jemalloc |
 //! | `nvml` (default) | VRAM, where a driver is found at run time | a few small crates |
+//! | `testing` (default) | [`testing`]: assertions on memory in tests | serde_json |
 
 pub mod allocator;
 mod diff;
@@ -81,6 +88,7 @@ pub mod inspect;
 pub mod jemalloc;
 pub mod limits;
 pub mod mappings;
+pub mod mark;
 pub mod metric;
 mod pagemap;
 pub mod process;
@@ -89,6 +97,8 @@ mod reader;
 mod reading;
 pub mod size;
 mod snapshot;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use allocator::{Allocator, AllocatorKind, Setting, SettingGrade, Settings};
 pub use diff::{Change, Diff, VramChange};

@@ -283,7 +283,7 @@ impl Target {
 }
 
 /// Opens the directory of a process.
-fn directory(pid: u32) -> Result<OwnedFd, TargetError> {
+pub(super) fn directory(pid: u32) -> Result<OwnedFd, TargetError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(
         rustix::fs::CWD,

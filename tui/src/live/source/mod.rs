@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `socket` | a live cache, by its socket |
 //! | `process` | any process, looked at from outside |
-//! | `watch` | the thread that looks into a process, and its pace |
+//! | `sleep` | waiting for any of several files to become readable |
 //! | `chooser` | what there is to attach to |
 //! | `recording` | a file, with a clock of its own |
 //! | `child` | a run of our own |
@@ -18,8 +18,8 @@ mod chooser;
 mod process;
 mod recorded;
 pub mod recording;
+mod sleep;
 mod socket;
-mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use malloc_stats::Snapshot;
-use malloc_stats::inspect::{Change, Inspection, Pulse, Target, TargetError, Watch};
+use malloc_stats::inspect::{Change, Inspection, Looker, Pulse, Target, TargetError, Watch};
 use plimsoll_events::{Event, Kind, Look, Opened, VERSION};
 use rustix::io::Errno;
 
-use super::watch::{Looker, sleep_on};
+use super::sleep::sleep_on;
 use super::{About, Control, Heard, Source, SourceError, SourceKind};
 use crate::live::state::Ended;
 

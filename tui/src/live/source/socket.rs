@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use malloc_stats::inspect::{Ending, Pulse, Target, Watch};
+use malloc_stats::inspect::{Ending, Looker, Pulse, Target, Watch};
 use plimsoll_events::{
     Answer, Ask, Event, Follow, Heard as Line, Kind, Peer, PublishError, VERSION, connect,
     published,
@@ -15,7 +15,7 @@ use plimsoll_events::{
 use rustix::process::geteuid;
 
 use super::process::{kept, look, pulse};
-use super::watch::{Looker, sleep_on};
+use super::sleep::sleep_on;
 use super::{About, Control, Heard, Source, SourceError, SourceKind};
 use crate::live::state::Ended;
 
