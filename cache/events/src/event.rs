@@ -173,6 +173,9 @@ pub enum Point {
     Dropped,
     /// With everything dropped, after the time to settle.
     Settled,
+    /// After that, once the allocator was asked to give everything back that it can: what a trim
+    /// or purge would have gained.
+    Purged,
     /// On a clock.
     Tick,
 }

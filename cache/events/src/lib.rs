@@ -44,10 +44,10 @@ pub use publish::{
     Asker, Follow, Heard, Host, Peer, Publication, PublishError, Published, connect, published,
 };
 pub use record::{ReadError, Recorder, Replay};
-pub use report::{ErrorReport, Report};
+pub use report::{CycleReport, ErrorReport, Report};
 pub use request::{Answer, Ask, Request};
 pub use stream::Stream;
 pub use subscribe::{Received, RecvError, Subscription};
 
 /// The version of the stream, in every event.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

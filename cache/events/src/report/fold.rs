@@ -1,8 +1,8 @@
 //! How each kind of event counts.
 
-use malloc_stats::Metric;
+use malloc_stats::{AllocatorReading, Metric, Process};
 
-use super::{ErrorReport, ModelReport, RAM, Report, StepReport};
+use super::{CycleReport, ErrorReport, ModelReport, RAM, Report, StepReport};
 use crate::decision::{Evict, EvictReason, Load};
 use crate::event::{Event, Kind, ModelSeen, Opened, Point, Sample};
 
@@ -50,7 +50,8 @@ impl Report {
                     self.notes.push("interrupted".to_owned());
                 }
             }
-            Kind::Pulse(_) | Kind::Look(_) | Kind::Answer(_) | Kind::Unknown => {}
+            Kind::Pulse(snapshot) => self.pulse(&snapshot.process),
+            Kind::Look(_) | Kind::Answer(_) | Kind::Unknown => {}
         }
     }
 
@@ -124,9 +125,35 @@ impl Report {
                     live_bytes: live,
                 });
             }
-            Point::Dropped | Point::Settled => self.retained_bytes = Some(above),
+            Point::Dropped | Point::Settled => {
+                self.retained_bytes = Some(above);
+                self.waste = waste(sample);
+                if sample.point == Point::Dropped {
+                    let reading = sample.snapshot.allocator.as_ref();
+                    self.cycles.push(CycleReport {
+                        rss_bytes: rss,
+                        in_use: reading.map_or(Metric::Unavailable, |reading| reading.in_use),
+                        live_bytes: live,
+                    });
+                }
+            }
+            Point::Purged => self.structural = waste(sample),
             Point::Baseline | Point::Tick => {}
         }
+    }
+
+    /// Memory seen from outside: all there is of a program that tells nothing itself.
+    fn pulse(&mut self, process: &Process) {
+        let Some(rss) = process.rss.bytes() else {
+            return;
+        };
+        self.rss_peak_bytes = self.rss_peak_bytes.max(Some(rss));
+        if self.baseline_rss_bytes.is_none() {
+            self.baseline_rss_bytes = Some(rss);
+            self.baseline_faults = process.minor_faults;
+        }
+        let faults = process.minor_faults.saturating_sub(self.baseline_faults);
+        self.minor_faults = self.minor_faults.max(faults);
     }
 
     fn load(&mut self, load: &Load) {
@@ -186,6 +213,13 @@ impl Report {
         add(&mut self.returned_bytes, bytes.bytes().unwrap_or(0));
         self.returned_exact &= matches!(bytes, Metric::Exact(_));
     }
+}
+
+/// What is resident because of the allocator, and in no block in use.
+fn waste(sample: &Sample) -> Metric {
+    let reading = sample.snapshot.allocator.as_ref();
+    let waste = reading.and_then(AllocatorReading::waste);
+    waste.map_or(Metric::Unavailable, |waste| waste.bytes)
 }
 
 /// Adds up a number that a recording claims: an edited one must not overflow the report.

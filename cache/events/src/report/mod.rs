@@ -14,7 +14,7 @@ mod tiers;
 
 use std::collections::{BTreeMap, HashMap};
 
-use malloc_stats::Allocator;
+use malloc_stats::{Allocator, Metric};
 use serde::{Deserialize, Serialize};
 
 use crate::event::ModelSeen;
@@ -66,6 +66,16 @@ pub struct Report {
     pub excess_bytes: Option<i64>,
     /// Resident − baseline with everything dropped, after the time to settle.
     pub retained_bytes: Option<i64>,
+    /// Resident because of the allocator and in no block in use, with everything dropped.
+    #[serde(skip_serializing_if = "Metric::is_unavailable", default)]
+    pub waste: Metric,
+    /// What is left of that once the allocator was asked to give everything back that it can: held
+    /// by fragmentation.
+    #[serde(skip_serializing_if = "Metric::is_unavailable", default)]
+    pub structural: Metric,
+    /// Memory at the end of each cycle, with everything dropped.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub cycles: Vec<CycleReport>,
     /// Bytes of RAM that evictions freed, by the cache's own count.
     pub freed_bytes: u64,
     /// Bytes of RAM that the system got back from evictions, and from what loads left over. What
@@ -193,6 +203,18 @@ pub struct StepReport {
     /// Resident memory.
     pub rss_bytes: u64,
     /// Weights and churn that were live in memory of this host.
+    pub live_bytes: u64,
+}
+
+/// Memory with everything dropped, at the end of a cycle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CycleReport {
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// In use by the allocator's count.
+    #[serde(skip_serializing_if = "Metric::is_unavailable", default)]
+    pub in_use: Metric,
+    /// The part of that which the program knows of: blocks of the churn that stay.
     pub live_bytes: u64,
 }
 
