@@ -33,12 +33,29 @@ const FILES: &[(&str, &str)] = &[
         "jemalloc-background-1s",
         include_str!("builtin/jemalloc-background-1s.toml"),
     ),
+    (
+        "mimalloc-default",
+        include_str!("builtin/mimalloc-default.toml"),
+    ),
+    (
+        "mimalloc-purge-0",
+        include_str!("builtin/mimalloc-purge-0.toml"),
+    ),
+    (
+        "tcmalloc-default",
+        include_str!("builtin/tcmalloc-default.toml"),
+    ),
+    (
+        "tcmalloc-release",
+        include_str!("builtin/tcmalloc-release.toml"),
+    ),
 ];
 
 /// The name of the profile that is used when none is named: it changes nothing.
 pub const DEFAULT: &str = "glibc-default";
 
-/// All built-in profiles, in the order in which they are listed.
+/// All built-in profiles, in the order in which they are listed: those whose allocator
+/// [serves here](crate::Malloc::serves_here), then those for other programs only.
 #[must_use]
 pub fn all() -> &'static [Profile] {
     static ALL: OnceLock<Vec<Profile>> = OnceLock::new();

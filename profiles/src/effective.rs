@@ -7,6 +7,7 @@ use malloc_stats::provider::{Implementation, Provider};
 use malloc_stats::{Allocator, AllocatorKind, Setting, SettingGrade, Settings};
 
 use crate::knob::{Knob, Takes};
+use crate::malloc::Malloc;
 use crate::profile::{Profile, Reclaim};
 
 /// The allocator that serves and the settings of a profile, each with how well it is known to be
@@ -51,7 +52,7 @@ fn check(knob: &Knob, requested: &str) -> Setting {
         grade: SettingGrade::Requested,
     };
     match knob.allocator {
-        AllocatorKind::Jemalloc => match read_option(knob) {
+        Malloc::Jemalloc => match read_option(knob) {
             Some(value) if value == requested => Setting {
                 value,
                 grade: SettingGrade::Verified,
@@ -62,11 +63,16 @@ fn check(knob: &Knob, requested: &str) -> Setting {
             },
             None => requested_only,
         },
-        AllocatorKind::Libc if !is_glibc() => Setting {
+        // They serve other programs only, and `apply` has said so.
+        Malloc::Mimalloc | Malloc::Tcmalloc => Setting {
             grade: SettingGrade::Refused,
             ..requested_only
         },
-        AllocatorKind::Libc if knob.name == "mmap_threshold" => {
+        Malloc::Glibc if !is_glibc() => Setting {
+            grade: SettingGrade::Refused,
+            ..requested_only
+        },
+        Malloc::Glibc if knob.name == "mmap_threshold" => {
             match requested.parse().ok().and_then(probe_mmap_threshold) {
                 Some(true) => Setting {
                     grade: SettingGrade::Probed,
@@ -79,7 +85,7 @@ fn check(knob: &Knob, requested: &str) -> Setting {
                 None => requested_only,
             }
         }
-        AllocatorKind::Libc => requested_only,
+        Malloc::Glibc => requested_only,
     }
 }
 

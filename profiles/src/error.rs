@@ -63,4 +63,48 @@ pub enum Error {
         /// The one that serves.
         serving: &'static str,
     },
+    /// The allocator cannot serve this program.
+    #[error(
+        "profile `{profile}` is for other programs only: {allocator} is not linked into this one; \
+         start a program under it with `plimsoll exec --profile {profile} -- COMMAND`"
+    )]
+    OnlyForeign {
+        /// The profile's name.
+        profile: String,
+        /// Its allocator.
+        allocator: &'static str,
+    },
+    /// The library to preload is nowhere.
+    #[error(
+        "profile `{profile}` preloads {library}, which was not found in {}: install it \
+         ({packages}), or name its file in {variable}",
+        listed(looked_in)
+    )]
+    NotInstalled {
+        /// The profile's name.
+        profile: String,
+        /// The files that would do, separated by `or`.
+        library: String,
+        /// The folders that were searched.
+        looked_in: Vec<PathBuf>,
+        /// The packages that bring it.
+        packages: &'static str,
+        /// The variable that names a file instead.
+        variable: &'static str,
+    },
+    /// The library that was named cannot be preloaded.
+    #[error("{variable} names {}, which cannot be preloaded: {reason}", path.display())]
+    NoLibrary {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn listed(folders: &[PathBuf]) -> String {
+    let folders: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
+    folders.join(", ")
 }

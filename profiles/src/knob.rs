@@ -1,8 +1,9 @@
 //! The knobs that allocators have: one table, from which parsing, help, environment and
 //! verification follow.
 
-use malloc_stats::AllocatorKind;
 use malloc_stats::size::Size;
+
+use crate::malloc::Malloc;
 
 /// What values a knob takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,21 +25,24 @@ pub enum Route {
     Tunable,
     /// jemalloc: an `opt.*` setting, read once at start-up.
     Option,
+    /// mimalloc, tcmalloc: a variable of its own, read once at start-up.
+    Environment,
 }
 
 /// A setting of an allocator.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Knob {
-    /// The name in a profile; `glibc.malloc.NAME` or jemalloc's `opt.NAME`.
+    /// The name in a profile; `glibc.malloc.NAME`, jemalloc's `opt.NAME` or mimalloc's option.
     pub name: &'static str,
     /// Whose knob it is.
-    pub allocator: AllocatorKind,
+    pub allocator: Malloc,
     /// What values it takes.
     pub takes: Takes,
     /// How it gets there.
     pub route: Route,
-    /// glibc's older environment variable for it, where there is one.
-    pub variable: Option<&'static str>,
+    /// Its environment variables: glibc's older one, where there is one; of mimalloc the names that
+    /// its versions have for it, which all have to be set.
+    pub variables: &'static [&'static str],
     /// What it does, in a line.
     pub about: &'static str,
 }
@@ -47,15 +51,15 @@ const fn glibc(
     name: &'static str,
     takes: Takes,
     route: Route,
-    variable: Option<&'static str>,
+    variables: &'static [&'static str],
     about: &'static str,
 ) -> Knob {
     Knob {
         name,
-        allocator: AllocatorKind::Libc,
+        allocator: Malloc::Glibc,
         takes,
         route,
-        variable,
+        variables,
         about,
     }
 }
@@ -63,78 +67,96 @@ const fn glibc(
 const fn jemalloc(name: &'static str, takes: Takes, about: &'static str) -> Knob {
     Knob {
         name,
-        allocator: AllocatorKind::Jemalloc,
+        allocator: Malloc::Jemalloc,
         takes,
         route: Route::Option,
-        variable: None,
+        variables: &[],
         about,
     }
 }
 
-/// All knobs a profile may set. Sources: glibc's manual ("Memory Allocation Tunables", `mallopt(3)`)
-/// and jemalloc 5.3's manual.
+const fn environment(
+    allocator: Malloc,
+    name: &'static str,
+    takes: Takes,
+    variables: &'static [&'static str],
+    about: &'static str,
+) -> Knob {
+    Knob {
+        name,
+        allocator,
+        takes,
+        route: Route::Environment,
+        variables,
+        about,
+    }
+}
+
+/// All knobs a profile may set. Sources: glibc's manual ("Memory Allocation Tunables", `mallopt(3)`),
+/// jemalloc 5.3's manual, mimalloc's `src/options.c` (2.0 to 3.1) and gperftools 2.10's
+/// `docs/tcmalloc.html`.
 pub static KNOBS: &[Knob] = &[
     glibc(
         "mmap_threshold",
         Takes::Bytes,
         Route::Mallopt(libc::M_MMAP_THRESHOLD),
-        Some("MALLOC_MMAP_THRESHOLD_"),
+        &["MALLOC_MMAP_THRESHOLD_"],
         "blocks of this size and more get a mapping of their own; setting it stops the dynamic threshold",
     ),
     glibc(
         "trim_threshold",
         Takes::Bytes,
         Route::Mallopt(libc::M_TRIM_THRESHOLD),
-        Some("MALLOC_TRIM_THRESHOLD_"),
+        &["MALLOC_TRIM_THRESHOLD_"],
         "free bytes at the top of the main arena before it shrinks by itself; freezes mmap_threshold too",
     ),
     glibc(
         "top_pad",
         Takes::Bytes,
         Route::Mallopt(libc::M_TOP_PAD),
-        Some("MALLOC_TOP_PAD_"),
+        &["MALLOC_TOP_PAD_"],
         "bytes asked of the system beyond what is needed; freezes mmap_threshold too",
     ),
     glibc(
         "mmap_max",
         Takes::Number,
         Route::Mallopt(libc::M_MMAP_MAX),
-        Some("MALLOC_MMAP_MAX_"),
+        &["MALLOC_MMAP_MAX_"],
         "how many blocks may have a mapping of their own; freezes mmap_threshold too",
     ),
     glibc(
         "arena_max",
         Takes::Number,
         Route::Tunable,
-        Some("MALLOC_ARENA_MAX"),
+        &["MALLOC_ARENA_MAX"],
         "how many arenas at most; ignored when set late, so it takes a fresh start",
     ),
     glibc(
         "tcache_count",
         Takes::Number,
         Route::Tunable,
-        None,
+        &[],
         "blocks of one size a thread keeps for itself",
     ),
     glibc(
         "tcache_max",
         Takes::Bytes,
         Route::Tunable,
-        None,
+        &[],
         "largest block a thread keeps for itself",
     ),
     glibc(
         "mxfast",
         Takes::Bytes,
         Route::Tunable,
-        None,
+        &[],
         "largest block of the fastbins, which are not joined when freed",
     ),
     glibc(
         "hugetlb",
         Takes::Number,
         Route::Tunable,
-        None,
+        &[],
         "1: madvise huge pages for malloc; 2: explicit huge pages",
     ),
     jemalloc(
@@ -173,11 +195,64 @@ pub static KNOBS: &[Knob] = &[
         Takes::Bytes,
         "largest block a thread keeps for itself",
     ),
+    environment(
+        Malloc::Mimalloc,
+        "purge_delay",
+        Takes::Number,
+        // 2.0 has `decommit_delay`, which like its successor also goes by the first name of all.
+        &["MIMALLOC_PURGE_DELAY", "MIMALLOC_RESET_DELAY"],
+        "milliseconds after which unused pages go back; 0 at once, -1 never",
+    ),
+    environment(
+        Malloc::Mimalloc,
+        "purge_decommits",
+        Takes::Flag,
+        &["MIMALLOC_PURGE_DECOMMITS", "MIMALLOC_RESET_DECOMMITS"],
+        "give pages back at once (MADV_DONTNEED) rather than when memory is short (MADV_FREE)",
+    ),
+    environment(
+        Malloc::Mimalloc,
+        "arena_eager_commit",
+        Takes::Number,
+        &[
+            "MIMALLOC_ARENA_EAGER_COMMIT",
+            "MIMALLOC_EAGER_REGION_COMMIT",
+        ],
+        "commit whole arenas at once; 0 never, 1 always, 2 where the system overcommits",
+    ),
+    environment(
+        Malloc::Mimalloc,
+        "allow_large_os_pages",
+        Takes::Number,
+        &["MIMALLOC_ALLOW_LARGE_OS_PAGES", "MIMALLOC_LARGE_OS_PAGES"],
+        "1: use pages of 2 MiB where there are some; those do not go back in parts",
+    ),
+    environment(
+        Malloc::Tcmalloc,
+        "release_rate",
+        Takes::Number,
+        &["TCMALLOC_RELEASE_RATE"],
+        "how eagerly free pages go back while the program frees: 0 never, 1 as it comes, 10 fast",
+    ),
+    environment(
+        Malloc::Tcmalloc,
+        "aggressive_decommit",
+        Takes::Flag,
+        &["TCMALLOC_AGGRESSIVE_DECOMMIT"],
+        "whole free spans go back at once",
+    ),
+    environment(
+        Malloc::Tcmalloc,
+        "max_total_thread_cache_bytes",
+        Takes::Bytes,
+        &["TCMALLOC_MAX_TOTAL_THREAD_CACHE_BYTES"],
+        "what all threads together keep for themselves",
+    ),
 ];
 
 /// The knob of that name that an allocator has.
 #[must_use]
-pub fn find(allocator: AllocatorKind, name: &str) -> Option<&'static Knob> {
+pub fn find(allocator: Malloc, name: &str) -> Option<&'static Knob> {
     KNOBS
         .iter()
         .find(|knob| knob.allocator == allocator && knob.name == name)
@@ -214,7 +289,7 @@ impl Knob {
     }
 
     fn least(&self) -> i64 {
-        if self.name.ends_with("decay_ms") {
+        if self.name.ends_with("decay_ms") || self.name == "purge_delay" {
             -1
         } else {
             0

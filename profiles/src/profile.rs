@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use malloc_stats::AllocatorKind;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::knob::{self, Knob};
+use crate::malloc::Malloc;
 
 /// What to do after an unload, so that freed memory goes back to the system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ pub struct Profile {
     pub name: String,
     /// A paragraph: for whom, and at what price.
     pub why: String,
-    /// The allocator that serves Rust's heap.
-    pub allocator: AllocatorKind,
+    /// The allocator that is to serve.
+    pub allocator: Malloc,
     /// What to do after an unload.
     pub reclaim: Reclaim,
     /// Values of its knobs as the allocator reads them, in the order of the file's keys.
@@ -92,28 +92,33 @@ impl Profile {
         let file: File = table
             .try_into()
             .map_err(|error: toml::de::Error| broken(error.message().to_owned()))?;
-        let allocator = match file.allocator.as_str() {
-            "glibc" => AllocatorKind::Libc,
-            "jemalloc" => AllocatorKind::Jemalloc,
-            other => {
-                return Err(broken(format!(
-                    "no allocator `{}`: glibc or jemalloc",
-                    other.escape_debug()
-                )));
-            }
-        };
+        let allocator = Malloc::from_name(&file.allocator).ok_or_else(|| {
+            broken(format!(
+                "no allocator `{}`: {}",
+                file.allocator.escape_debug(),
+                Malloc::ALL.map(Malloc::name).join(", ")
+            ))
+        })?;
         match (file.reclaim, allocator) {
-            (Reclaim::Trim, AllocatorKind::Jemalloc) => {
+            (Reclaim::None, _)
+            | (Reclaim::Trim, Malloc::Glibc)
+            | (Reclaim::Purge, Malloc::Jemalloc) => {}
+            (Reclaim::Trim, Malloc::Jemalloc) => {
                 return Err(broken(
                     "reclaim = \"trim\" is glibc's; jemalloc has purge".into(),
                 ));
             }
-            (Reclaim::Purge, AllocatorKind::Libc) => {
+            (Reclaim::Purge, Malloc::Glibc) => {
                 return Err(broken(
                     "reclaim = \"purge\" is jemalloc's; glibc has trim".into(),
                 ));
             }
-            _ => {}
+            (reclaim, Malloc::Mimalloc | Malloc::Tcmalloc) => {
+                return Err(broken(format!(
+                    "reclaim = \"{reclaim}\": {allocator} serves other programs only, and has no \
+                     action to be run from outside; leave it at none, and see its knobs"
+                )));
+            }
         }
         let mut knobs = BTreeMap::new();
         for (name, value) in &file.knobs {
@@ -198,7 +203,7 @@ impl Profile {
             "name = {}\nwhy = {}\nallocator = \"{}\"\nreclaim = \"{}\"\n",
             toml::Value::from(self.name.as_str()),
             toml::Value::from(self.why.as_str()),
-            allocator_name(self.allocator),
+            self.allocator,
             self.reclaim
         );
         if !self.knobs.is_empty() {
@@ -218,16 +223,7 @@ impl Profile {
     }
 }
 
-/// The name of an allocator in a profile and in the environment.
-#[must_use]
-pub fn allocator_name(kind: AllocatorKind) -> &'static str {
-    match kind {
-        AllocatorKind::Libc => "glibc",
-        AllocatorKind::Jemalloc => "jemalloc",
-    }
-}
-
-fn knob_hint(allocator: AllocatorKind, name: &str) -> String {
+fn knob_hint(allocator: Malloc, name: &str) -> String {
     let own = knob::KNOBS
         .iter()
         .filter(|knob| knob.allocator == allocator);
@@ -235,7 +231,7 @@ fn knob_hint(allocator: AllocatorKind, name: &str) -> String {
         return format!("; did you mean `{near}`?");
     }
     match knob::KNOBS.iter().find(|knob| knob.name == name) {
-        Some(other) => format!("; it is {}'s", allocator_name(other.allocator)),
+        Some(other) => format!("; it is {}'s", other.allocator),
         None => "; `plimsoll profiles show` lists them".to_owned(),
     }
 }
