@@ -142,6 +142,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 Point::Baseline => "baseline",
                 Point::Dropped => "everything dropped",
                 Point::Settled => "settled",
+                Point::Purged => "purged",
                 Point::Step(_) | Point::Tick => return None,
             };
             Some(paint.tone(

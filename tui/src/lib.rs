@@ -14,6 +14,7 @@
 //! | [`ps`] | processes by memory, a line each |
 //! | [`report`] | a run in a page, with a verdict in words |
 //! | [`snapshot`] | memory at a moment, in a page |
+//! | [`trials`] | what programs came to: one run, profiles side by side, a gate |
 
 pub mod chart;
 pub mod decision;
@@ -24,3 +25,4 @@ pub mod ps;
 pub mod report;
 pub mod snapshot;
 pub mod table;
+pub mod trials;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use malloc_stats::Size;
+use malloc_stats::{Metric, Size};
 use plimsoll_events::Report;
 
 use super::signed;
@@ -21,6 +21,20 @@ fn budget(report: &Report) -> String {
     let parts = [of_ram.to_owned(), swing, bound.unwrap_or_default()];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join(", ")
+}
+
+/// From the first cycle to the last.
+fn growth(report: &Report) -> String {
+    let (Some(first), Some(last)) = (report.cycles.first(), report.cycles.last()) else {
+        return String::new();
+    };
+    let resident = Metric::Exact(last.rss_bytes).since(Metric::Exact(first.rss_bytes));
+    let in_use = last.in_use.since(first.in_use);
+    format!(
+        "dropped, from the first to the last: RSS {}, in use {}",
+        signed(resident),
+        signed(in_use)
+    )
 }
 
 /// Evictions by reason, each followed by a comma.
@@ -85,6 +99,16 @@ pub(super) fn write(out: &mut String, paint: &Paint, report: &Report) -> std::fm
         signed(report.retained_bytes),
         "RSS - baseline with everything dropped".into(),
     );
+    if !report.structural.is_unavailable() {
+        row(
+            "waste, structural",
+            format!("{} / {}", report.waste, report.structural),
+            "resident in no block in use; what of it a trim or purge leaves".into(),
+        );
+    }
+    if report.cycles.len() > 1 {
+        row("cycles", report.cycles.len().to_string(), growth(report));
+    }
     let grade = if report.returned_exact { "" } else { "~" };
     row(
         "freed / returned",
