@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use plimsoll_events::Report;
-use plimsoll_profiles::builtin;
+use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::table::{Align, Table};
 
 type Failure = Box<dyn std::error::Error>;
@@ -72,7 +72,8 @@ fn table(title: &str, rounds: usize, options: &[&str]) -> Result<Vec<(String, i6
         ("load s", Align::Right),
     ]);
     let mut retained = Vec::new();
-    for profile in builtin::all() {
+    let here = |profile: &&Profile| profile.allocator.serves_here().is_some();
+    for profile in builtin::all().iter().filter(here) {
         let reports = (0..rounds)
             .map(|_| report(&profile.name, options))
             .collect::<Result<Vec<_>, _>>()?;

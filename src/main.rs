@@ -1,9 +1,11 @@
 //! The command `plimsoll`: see, tune and hold the memory of processes that load big models.
 
 mod cli;
+mod exec;
 mod output;
 mod run;
 mod synthetic;
+mod trial;
 
 use std::process::ExitCode;
 

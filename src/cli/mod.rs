@@ -1,18 +1,23 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
+mod check;
+mod compare;
+mod exec;
 mod inspect;
 mod live;
+mod mark;
 mod profiles;
 mod ps;
 mod replay;
 mod run;
 mod scan;
 mod snapshot;
+mod subject;
 mod top;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::output::{Output, StdoutError, complain};
 
@@ -27,9 +32,14 @@ pub(crate) const FAILED: u8 = 1;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    done, and something in it failed (a load, a recording)
-  2    bad usage or bad input; nothing was done
+  1    done, and something in it failed (a load, a recording); of check: a regression
+  2    bad usage or bad input, nothing was done; of check: no verdict
   130  interrupted; what was done until then is reported
+
+  exec exits as its command does, by the same signal where one ended it; itself with
+  125  if it fails, or is used wrongly
+  126  if the command cannot be run
+  127  if there is no such command
 
 Environment:
   NO_COLOR       no colours
@@ -48,6 +58,14 @@ struct Arguments {
 enum Command {
     /// Hold models under a chosen allocator, and show what happened to memory
     Run(Box<run::Run>),
+    /// Run any command under a profile, seen from outside, and show what happened to memory
+    Exec(exec::Exec),
+    /// Run profiles side by side: what each saves, what it costs, and which to take
+    Compare(Box<compare::Compare>),
+    /// Fail where memory got worse than a baseline: a gate for CI
+    Check(Box<check::Check>),
+    /// Tell `exec`, from a script that it runs, that a moment has come
+    Mark(mark::Mark),
     /// List the allocator profiles, show one, or print what to export for a foreign program
     Profiles(profiles::Profiles),
     /// List the models in files and folders, and whether they fit here
@@ -66,7 +84,15 @@ enum Command {
 
 /// Parses, runs, and turns errors into words on stderr and an exit code.
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = match Arguments::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return refuse(&error),
+    };
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let given = matches.subcommand().map_or(&matches, |(_, given)| given);
     let filter = tracing_subscriber::EnvFilter::try_from_env("PLIMSOLL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt()
@@ -79,6 +105,10 @@ pub(crate) fn main() -> ExitCode {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, beyond);
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
+        Command::Exec(options) => return exec::run(options),
+        Command::Compare(options) => compare::run(options, given),
+        Command::Check(options) => check::run(options, given),
+        Command::Mark(options) => mark::run(options),
         Command::Profiles(options) => profiles::run(options),
         Command::Scan(options) => scan::run(options),
         Command::Inspect(options) => inspect::run(options),
@@ -101,5 +131,19 @@ pub(crate) fn main() -> ExitCode {
                 ExitCode::from(BAD_INPUT)
             }
         },
+    }
+}
+
+/// Says what is wrong with the command line, or what was asked of it. `exec` has a code of its own
+/// for that, as its command may end with any other.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_exec = std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "exec");
+    match (error.use_stderr(), is_exec) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(exec::OWN_FAILURE),
+        (true, false) => ExitCode::from(BAD_INPUT),
     }
 }

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use malloc_stats::AllocatorKind;
-use plimsoll_profiles::{Profile, allocator_name, builtin, foreign_environment, knob};
+use plimsoll_profiles::{Profile, builtin, exported_environment, knob};
 use plimsoll_tui::paint::{Tone, safe_lines};
 use plimsoll_tui::table::{Align, Table};
 use serde::Serialize;
@@ -40,7 +39,7 @@ enum Action {
         #[arg(long)]
         knobs: bool,
     },
-    /// Print what to export for a foreign program, as NAME=VALUE lines
+    /// Print what to export for a foreign program, as arguments of `env`
     Env {
         /// A built-in profile, or a file
         profile: String,
@@ -52,6 +51,8 @@ struct Row<'a> {
     name: &'a str,
     why: &'a str,
     allocator: &'static str,
+    /// Whether its allocator can only be preloaded into other programs.
+    foreign_only: bool,
     reclaim: String,
     knobs: std::collections::BTreeMap<&'static str, &'a str>,
 }
@@ -61,7 +62,8 @@ impl<'a> Row<'a> {
         Row {
             name: &profile.name,
             why: &profile.why,
-            allocator: allocator_name(profile.allocator),
+            allocator: profile.allocator.name(),
+            foreign_only: profile.allocator.serves_here().is_none(),
             reclaim: profile.reclaim.to_string(),
             knobs: profile
                 .knobs()
@@ -98,10 +100,13 @@ fn list(output: &Output) -> Result<(), StdoutError> {
             knobs.join(" ")
         };
         text.push_str(&format!(
-            "{}  {}, {knobs}, reclaim {}\n",
+            "{}  {}, {knobs}, {}\n",
             output.paint.tone(Tone::Strong, &profile.name),
-            allocator_name(profile.allocator),
-            profile.reclaim,
+            profile.allocator,
+            match profile.allocator.serves_here() {
+                Some(_) => format!("reclaim {}", profile.reclaim),
+                None => "for other programs only".to_owned(),
+            },
         ));
         text.push_str(&wrapped(&profile.why, output.paint.width - 4));
     }
@@ -127,24 +132,35 @@ fn show(output: &Output, profile: &Profile, knobs: bool) -> Result<(), StdoutErr
 }
 
 fn environment(output: &Output, profile: &Profile) -> Result<(), StdoutError> {
-    let environment = foreign_environment(profile);
+    let environment = exported_environment(profile);
     for note in &environment.notes {
         complain(&format!("note: {note}"));
     }
-    if output.json {
-        let variables: std::collections::BTreeMap<_, _> =
-            environment.variables.iter().cloned().collect();
-        return output.value(&variables);
-    }
-    if environment.variables.is_empty() && profile.allocator == AllocatorKind::Libc {
-        complain(&format!("note: `{}` needs no variables", profile.name));
-    }
-    let lines: String = environment
+    // What has to go matters only where it is there.
+    let present = |name: &str| std::env::var_os(name).is_some();
+    let variables: Vec<(&str, Option<String>)> = environment
         .variables
         .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
+        .filter(|(name, value)| value.is_some() || present(name))
+        .map(|(name, value)| {
+            let value = value.as_ref().map(|value| value.to_string_lossy());
+            (*name, value.map(Into::into))
+        })
         .collect();
-    output.text(&lines)
+    if output.json {
+        let variables: std::collections::BTreeMap<_, _> = variables.into_iter().collect();
+        return output.value(&variables);
+    }
+    if variables.is_empty() {
+        complain(&format!("note: `{}` needs no variables", profile.name));
+    }
+    // `env` takes its options first.
+    let removed = variables.iter().filter(|(_, value)| value.is_none());
+    let removed = removed.map(|(name, _)| format!("-u {name}\n"));
+    let set = variables
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}\n", value.as_ref()?)));
+    output.text(&removed.chain(set).collect::<String>())
 }
 
 /// A paragraph, indented and wrapped.

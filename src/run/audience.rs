@@ -41,9 +41,18 @@ impl Recording {
         })
     }
 
-    fn event(&self, event: &Event) {
+    /// Writes an event.
+    pub(crate) fn event(&self, event: &Event) {
         self.used.store(true, Ordering::Relaxed);
         self.recorder.event(event);
+    }
+}
+
+impl Recording {
+    /// Why it is incomplete, if it is.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failure = self.recorder.failure()?;
+        Some(format!("{}: {failure}", self.recorder.path().display()))
     }
 }
 
@@ -101,9 +110,7 @@ impl Audience {
 
     /// Why the recording is incomplete, if it is.
     pub(crate) fn recording_failed(&self) -> Option<String> {
-        let recorder = &self.recorder.as_ref()?.recorder;
-        let failure = recorder.failure()?;
-        Some(format!("{}: {failure}", recorder.path().display()))
+        self.recorder.as_ref()?.failure()
     }
 }
 

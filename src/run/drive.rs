@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use malloc_stats::Reader;
+use indicatif::ProgressBar;
+use malloc_stats::{AllocatorKind, Reader};
 use plimsoll_cache::device::Device;
 use plimsoll_cache::{Cache, Error, Lease, Model, Tier};
 use plimsoll_events::{Closed, Kind, Point, Publication, Report, Sample, Stream, TierPicture};
+use plimsoll_profiles::Reclaim;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::audience::{Audience, Recording, Watcher, bar};
@@ -101,15 +103,11 @@ pub(crate) fn drive(
     };
     forget_peak();
     run.sample(Point::Baseline);
-    let mut leased_bytes = 0_u64;
-    for (number, step) in plan.steps.iter().enumerate() {
-        run.step(step);
+    for cycle in 0..plan.cycles {
+        run.cycle(cycle, &bar);
         if run.is_interrupted() {
             break;
         }
-        run.sample(Point::Step(number as u64 + 1));
-        leased_bytes = leased_bytes.saturating_add(bytes_of(plan, step));
-        bar.set_position(leased_bytes);
     }
     run.end(published.as_ref());
     // Once everything was told, and before the reader is told how it went.
@@ -151,7 +149,8 @@ fn bytes_of(plan: &Plan, step: &Step) -> u64 {
 
 fn expected_bytes(plan: &Plan) -> u64 {
     let bytes = plan.steps.iter().map(|step| bytes_of(plan, step));
-    bytes.fold(0, u64::saturating_add)
+    let once = bytes.fold(0, u64::saturating_add);
+    once.saturating_mul(plan.cycles.into())
 }
 
 /// Whether a transfer of so many bytes to a device could be staged in RAM beside what is pinned
@@ -190,6 +189,22 @@ impl Running<'_> {
             memory,
             snapshot,
         })));
+    }
+
+    /// All steps once, and everything dropped.
+    fn cycle(&mut self, cycle: u32, bar: &ProgressBar) {
+        self.started = Instant::now();
+        let before = u64::from(cycle) * self.plan.steps.len() as u64;
+        for (number, step) in (before + 1..).zip(&self.plan.steps) {
+            self.step(step);
+            if self.is_interrupted() {
+                break;
+            }
+            self.sample(Point::Step(number));
+            bar.inc(bytes_of(self.plan, step));
+        }
+        self.drop_everything();
+        self.sample(Point::Dropped);
     }
 
     fn step(&mut self, step: &Step) {
@@ -382,8 +397,7 @@ impl Running<'_> {
         }
     }
 
-    /// Drops everything, settles, and closes the stream.
-    fn end(mut self, published: Option<&Publication>) {
+    fn drop_everything(&mut self) {
         self.held.clear();
         self.end_loads();
         if let Some(churn) = &self.churn {
@@ -395,10 +409,21 @@ impl Running<'_> {
             tracing::warn!(%error, "reclaim failed");
         }
         self.cache.tell_hits();
-        self.sample(Point::Dropped);
+    }
+
+    /// Settles, sees what a purge would gain, and closes the stream.
+    fn end(self, published: Option<&Publication>) {
         if !self.plan.settle.is_zero() {
             self.sleep_until(Instant::now() + self.plan.settle);
             self.sample(Point::Settled);
+        }
+        let purge = match plimsoll_profiles::serving() {
+            AllocatorKind::Libc => Reclaim::Trim,
+            AllocatorKind::Jemalloc => Reclaim::Purge,
+        };
+        match purge.run() {
+            Ok(()) => self.sample(Point::Purged),
+            Err(error) => tracing::warn!(%error, "the probe for structural waste failed"),
         }
         let checksum = (self.plan.touch == Touch::Checksum && !self.read.is_empty())
             .then(|| format!("{:016x}", xxh3_64(&self.read)));

@@ -64,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) profile: Profile,
     pub(crate) models: Vec<Model>,
     pub(crate) steps: Vec<workload::Step>,
+    /// How often all steps are taken, with everything dropped after each time.
+    pub(crate) cycles: u32,
     pub(crate) tiers: tiers::Tiers,
     pub(crate) storage: Storage,
     pub(crate) churning: Churning,

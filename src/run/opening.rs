@@ -49,6 +49,9 @@ fn options(plan: &Plan, cached: bool) -> BTreeMap<String, String> {
         ("touch".to_owned(), plan.touch.to_string()),
         ("settle".to_owned(), settle),
     ]);
+    if plan.cycles > 1 {
+        options.insert("cycles".to_owned(), plan.cycles.to_string());
+    }
     if plan.churning != Churning::None {
         let churn = if cached { "beside" } else { "only" };
         options.insert("churn".to_owned(), churn.to_owned());

@@ -46,9 +46,10 @@ fn the_allocator_that_serves_is_proven() {
                 .starts_with(if kind == "libc" { "glibc" } else { kind })
         );
         let rose = proof["in_use_rose_bytes"].as_i64().unwrap();
-        assert!((32 << 20..40 << 20).contains(&rose), "{rose}");
+        assert!((31 << 20..40 << 20).contains(&rose), "{rose}");
         let glibc = proof["glibc_rose_bytes"].as_i64().unwrap();
-        assert_eq!(glibc >= 32 << 20, kind == "libc", "{glibc}");
+        // Something else may be freed in between.
+        assert_eq!(glibc >= 31 << 20, kind == "libc", "{glibc}");
     }
     let said = text(
         &world
@@ -157,11 +158,20 @@ fn the_environment_for_a_foreign_program_works_in_one() {
 fn profiles_are_listed_and_shown_as_files_that_work() {
     let world = World::new();
     let list = world.json(&["profiles", "--json"]);
-    assert_eq!(list.as_array().unwrap().len(), 9);
+    assert_eq!(list.as_array().unwrap().len(), 13);
     for profile in list.as_array().unwrap() {
         let name = profile["name"].as_str().unwrap();
         let shown = text(&world.run(&["profiles", "show", name]).stdout);
         std::fs::write(world.path("copy.toml"), shown).unwrap();
         world.json(&["profiles", "show", "./copy.toml", "--json"]);
     }
+}
+
+#[test]
+fn a_profile_for_other_programs_is_refused_here() {
+    let world = World::new();
+    let output = world.run(&["run", "--profile", "mimalloc-default", "--synthetic", "six"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains("other programs only"), "{error}");
 }

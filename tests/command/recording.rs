@@ -109,13 +109,13 @@ fn a_later_version_and_what_is_no_recording_are_refused_by_line() {
     let world = World::new();
     std::fs::write(
         world.path("later"),
-        "{\"v\":3,\"seq\":0,\"at_us\":0,\"event\":\"x\"}\n",
+        "{\"v\":4,\"seq\":0,\"at_us\":0,\"event\":\"x\"}\n",
     )
     .unwrap();
     assert!(
         world
             .refused(&["replay", "later"])
-            .contains("line 1: version 3")
+            .contains("line 1: version 4")
     );
     std::fs::write(world.path("text"), "hello\n").unwrap();
     assert!(world.refused(&["replay", "text"]).contains("line 1"));

@@ -1,0 +1,227 @@
+//! What a run does, as `run`, `compare` and `check` are asked for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use malloc_stats::Size;
+use plimsoll_cache::{Model, Snapshots, Storage};
+use plimsoll_profiles::Profile;
+
+use crate::output::Output;
+use crate::run::models::{self, Source};
+use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
+use crate::run::{Churning, Plan, Publishing, Touch, workload};
+use crate::synthetic;
+
+/// What a run does.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Hold the models in this folder, or this one file
+    #[arg(long, value_name = "DIR", conflicts_with = "synthetic")]
+    models: Option<PathBuf>,
+    /// Make models with the tensor shapes of real families, and hold those
+    #[arg(long, value_name = "SET")]
+    synthetic: Option<synthetic::Set>,
+    /// Scale the bytes of made models
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 1.0,
+        conflicts_with = "models"
+    )]
+    scale: f64,
+    /// Which models are leased in which order: cyclic, zipf, random, or a file
+    #[arg(long, value_name = "NAME|FILE", default_value = "zipf")]
+    workload: String,
+    /// How many leases [default: 4 for each model, or the workload file's]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Take all steps so often, with everything dropped after each time: what grows from one
+    /// cycle to the next leaks
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    cycles: u32,
+    /// What random choices start from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The RAM budget, such as 1200MiB, or auto: what the machine and its cgroups leave, as that
+    /// changes [default: 60 % of the set, at least its largest]
+    #[arg(long, value_name = "auto|SIZE")]
+    ram: Option<Limit>,
+    /// Where models are leased: cpu, or simulated:SIZE or simulated:SIZE,GBPS
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
+    /// The device's budget, or auto: what it says is free, less --working-memory [default: all of
+    /// its memory, less --working-memory]
+    #[arg(long, value_name = "auto|SIZE")]
+    vram: Option<Limit>,
+    /// What each lease will need besides weights, on its device
+    #[arg(long, value_name = "SIZE")]
+    working_memory: Option<Size>,
+    /// Whether a model stays in RAM once the device has it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "yes|no",
+        default_value = "yes",
+        hide_possible_values = true
+    )]
+    keep_ram_copy: Keep,
+    /// Evict what nobody leased for so long, such as 500ms, 30s or 5m; 0 keeps it for ever
+    #[arg(long, value_name = "DURATION", default_value = "0")]
+    keep_alive: KeepAlive,
+    /// Have things go wrong (see below); may be given more than once
+    #[arg(long, value_name = "FAULT[:N]")]
+    inject: Vec<Inject>,
+    /// Where weights are kept: heap or anonymous
+    #[arg(long, value_name = "STORAGE", default_value_t)]
+    storage: Storage,
+    /// Allocate beside the loads as real loaders do
+    #[arg(long, conflicts_with = "churn_only")]
+    churn: bool,
+    /// Allocate the same with no models loaded: what churn alone retains
+    #[arg(long)]
+    churn_only: bool,
+    /// What is done with leased weights
+    #[arg(long, value_enum, default_value_t)]
+    touch: Touch,
+    /// How deep the snapshots around loads and unloads look
+    #[arg(long, value_enum, default_value_t)]
+    snapshots: Depth,
+    /// How long to wait with everything dropped before `retained` is taken
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    settle: f64,
+}
+
+/// A yes or a no, as the command line says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Keep {
+    Yes,
+    No,
+}
+
+/// How deep snapshots look, as the command line says it.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Depth {
+    /// Everything, while that costs under 1 % of the loads
+    #[default]
+    Auto,
+    /// Process and cgroup only
+    Bracket,
+    /// Everything, whatever it costs
+    Full,
+}
+
+impl From<Depth> for Snapshots {
+    fn from(depth: Depth) -> Snapshots {
+        match depth {
+            Depth::Auto => Snapshots::Auto,
+            Depth::Bracket => Snapshots::Bracket,
+            Depth::Full => Snapshots::Full,
+        }
+    }
+}
+
+/// A day: whoever wants longer wants another tool.
+const LONGEST_SETTLE: f64 = 86_400.0;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A run that makes sense; its models may not be made yet.
+pub(crate) struct Job<'a> {
+    options: &'a RunOptions,
+    source: Source,
+    steps: Vec<workload::Step>,
+    tiers: Tiers,
+    settle: Duration,
+}
+
+impl RunOptions {
+    /// Whether these options go together, and what they name is there.
+    pub(crate) fn job(&self) -> Result<Job<'_>, Failure> {
+        let settle = settle(self.settle)?;
+        let tiers = Tiers {
+            ram: self.ram.unwrap_or(Limit::Fixed(0)),
+            place: self.device.clone(),
+            vram: self.vram,
+            working: self.working_memory.map_or(0, |size| size.0),
+            keep_ram_copy: self.keep_ram_copy == Keep::Yes,
+            keep_alive: self.keep_alive.0,
+            inject: self.inject.clone(),
+        };
+        if let Some(fault) = tiers.fault() {
+            return Err(fault.into());
+        }
+        let source = match &self.models {
+            Some(path) => Source::Found(models::open(path)?),
+            None => {
+                let set = self.synthetic.unwrap_or(synthetic::Set::Mixed);
+                Source::Planned(synthetic::plan(set, self.scale)?)
+            }
+        };
+        // Models are made only for a run that makes sense.
+        let steps = workload::read(&self.workload, &source.names(), self.steps, self.seed)?;
+        Ok(Job {
+            options: self,
+            source,
+            steps,
+            tiers,
+            settle,
+        })
+    }
+}
+
+impl Job<'_> {
+    /// The run, with its models made.
+    pub(crate) fn plan(
+        self,
+        profile: Profile,
+        publishing: Publishing,
+        output: &Output,
+    ) -> Result<Plan, Failure> {
+        let options = self.options;
+        let models = self.source.models(output)?;
+        let mut tiers = self.tiers;
+        if options.ram.is_none() {
+            tiers.ram = Limit::Fixed(default_budget(&models, options.storage));
+        }
+        Ok(Plan {
+            profile,
+            models,
+            steps: self.steps,
+            cycles: options.cycles,
+            tiers,
+            storage: options.storage,
+            churning: if options.churn_only {
+                Churning::Only
+            } else if options.churn {
+                Churning::Beside
+            } else {
+                Churning::None
+            },
+            touch: options.touch,
+            snapshots: options.snapshots.into(),
+            settle: self.settle,
+            seed: options.seed,
+            workload: options.workload.clone(),
+            publishing,
+        })
+    }
+}
+
+fn settle(seconds: f64) -> Result<Duration, String> {
+    if (0.0..=LONGEST_SETTLE).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!(
+            "--settle {seconds}: takes 0 to {LONGEST_SETTLE} seconds"
+        ))
+    }
+}
+
+/// Smaller than the set, so that something has to be evicted, and large enough for every model.
+fn default_budget(models: &[Model], storage: Storage) -> u64 {
+    let charges = models.iter().map(|model| storage.charge(model));
+    let total: u64 = charges.clone().sum();
+    charges.max().unwrap_or(0).max(total / 10 * 6)
+}
