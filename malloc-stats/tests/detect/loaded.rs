@@ -96,15 +96,15 @@ fn a_preload_that_the_environment_does_not_name_any_more_is_found() {
     let Some(jemalloc) = library("libjemalloc.so.2") else {
         return;
     };
-    let process = Waiting::preloading(&built.path, jemalloc);
-    assert_eq!(process.said, "overwritten");
-    let found = process.detection();
-    let detected = &found.detected;
-    assert_eq!(
-        (&*detected.name, &*detected.placement),
-        ("jemalloc", "preloaded"),
-        "{found:?}"
-    );
+    // It is told by where it lies, and addresses are random: once in many starts it lies elsewhere.
+    let guessed = (0..5).find_map(|_| {
+        let process = Waiting::preloading(&built.path, &jemalloc);
+        assert_eq!(process.said, "overwritten");
+        let found = process.detection();
+        (found.detected.name == "jemalloc").then_some(found)
+    });
+    let found = guessed.unwrap();
+    assert_eq!(found.detected.placement, "preloaded", "{found:?}");
     assert!(
         found.notes.iter().any(|note| note.contains("LD_PRELOAD")),
         "{found:?}"
