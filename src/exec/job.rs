@@ -7,8 +7,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use malloc_stats::inspect::proc_numbers_are_ours;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, getpgrp};
+use rustix::process::Pid;
 
 use super::kernel::{self, Sent, Signals, Used, Waited};
 use super::start::{Group, Terminal};
@@ -181,7 +182,10 @@ impl Job<'_> {
     /// All processes that descend from this one, which has no children but those of the command.
     fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
-        let mut parents = vec![std::process::id()];
+        let mut parents = Vec::new();
+        if proc_numbers_are_ours() {
+            parents.push(std::process::id());
+        }
         while let Some(parent) = parents.pop() {
             let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else {
                 continue;
@@ -201,7 +205,7 @@ impl Job<'_> {
         let witness = self.witness.map(|witness| witness.pid().cast_signed());
         found.retain(|pid| Some(*pid) != witness);
         if found.is_empty() {
-            // Where the kernel lists no children.
+            // Where the kernel lists no children, or by other numbers than ours.
             found.extend(i32::try_from(self.pid));
         }
         found
@@ -308,8 +312,9 @@ impl Job<'_> {
     fn take_terminal_back(&self) {
         if let (Some(terminal), Some(group)) = (self.terminal, self.its_group())
             && terminal.belongs_to(group)
+            && let Some(ours) = kernel::group()
         {
-            let _ = terminal.give_to(getpgrp());
+            let _ = terminal.give_to(ours);
         }
     }
 

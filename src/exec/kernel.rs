@@ -9,6 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use super::origin;
 
 /// What ended processes used, and those that they waited for.
@@ -219,6 +221,19 @@ pub(crate) fn suffer(signal: i32) {
         // Here it happens.
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
     }
+}
+
+/// The process group of this process; `None` where whoever leads it is outside our namespace of
+/// PIDs, as of a container's first process: the kernel has no number for it then.
+pub(crate) fn group() -> Option<Pid> {
+    // SAFETY: takes nothing.
+    Pid::from_raw(unsafe { libc::getpgrp() })
+}
+
+/// The session of this process, as [`group`].
+pub(crate) fn session() -> Option<Pid> {
+    // SAFETY: takes a number; 0 is ourselves.
+    Pid::from_raw(unsafe { libc::getsid(0) })
 }
 
 /// Processes that lose their parent become children of this one, and so stay in sight.

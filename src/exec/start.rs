@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::FileType;
-use rustix::process::{Pid, getpgrp, getpid, getsid};
+use rustix::process::{Pid, getpid};
 use rustix::stdio::{stderr, stdin, stdout};
 
-use super::kernel::Inheritance;
+use super::kernel::{self, Inheritance};
 use super::origin;
 
 /// In which process group a command runs.
@@ -37,8 +37,8 @@ impl Group {
     /// session of ours: its group has no parent outside that could continue it, so it is not
     /// stopped by keys, and one of its own would be.
     pub(crate) fn as_without_us() -> Group {
-        let leads = getpgrp() == getpid();
-        let leads_session = getsid(None).is_ok_and(|session| session == getpid());
+        let leads = kernel::group() == Some(getpid());
+        let leads_session = kernel::session() == Some(getpid());
         let is_piped = [stdin().as_fd(), stdout().as_fd(), stderr().as_fd()]
             .into_iter()
             .filter_map(|fd| rustix::fs::fstat(fd).ok())
@@ -93,7 +93,7 @@ impl Terminal {
 
     /// Whether our group has it: whether we are in the foreground.
     pub(crate) fn is_ours(&self) -> bool {
-        self.belongs_to(getpgrp())
+        kernel::group().is_some_and(|ours| self.belongs_to(ours))
     }
 
     /// Whether a group has it.

@@ -8,6 +8,7 @@ mod differs;
 mod ends;
 mod inherited;
 mod jobs;
+mod namespaces;
 mod probe;
 mod sessions;
 mod shell;

@@ -44,6 +44,6 @@ pub use report::{Inspection, SCHEMA};
 pub use smaps::{Rollup, SmapsEntry, SmapsParser, parse_rollup, read_smaps};
 pub use stacks::parse_stack_pointer;
 pub use status::Status;
-pub use target::{Change, Target};
+pub use target::{Change, Target, proc_numbers_are_ours};
 pub use users::Users;
 pub use verdict::{LINTS, Lint, Severity, Verdict, judge};

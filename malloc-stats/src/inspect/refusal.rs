@@ -39,6 +39,15 @@ pub enum TargetError {
         /// The number.
         pid: u32,
     },
+    /// The mounted `/proc` numbers processes otherwise than the kernel does for us, so that one
+    /// number means two of them.
+    #[error(
+        "cannot tell which process is {pid}: /proc was mounted in another namespace of PIDs than ours; mount it in this one (`unshare --mount-proc`, `mount -t proc proc /proc`)"
+    )]
+    OtherNumbers {
+        /// The number.
+        pid: u32,
+    },
     /// It is a thread of another process.
     #[error("{pid} is a thread of process {process}: plimsoll inspect {process}")]
     Thread {

@@ -284,6 +284,9 @@ impl Target {
 
 /// Opens the directory of a process.
 pub(super) fn directory(pid: u32) -> Result<OwnedFd, TargetError> {
+    if !proc_numbers_are_ours() {
+        return Err(TargetError::OtherNumbers { pid });
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(
         rustix::fs::CWD,
@@ -302,6 +305,17 @@ pub(super) fn directory(pid: u32) -> Result<OwnedFd, TargetError> {
             source: error.into(),
         },
     })
+}
+
+/// Whether `/proc` numbers processes as the kernel does for us: whether it was mounted in our
+/// namespace of PIDs (pid_namespaces(7)). Where it was not, a number read there means another
+/// process, or none, to `kill(2)`. Where it is not mounted at all there is nothing to mistake.
+pub fn proc_numbers_are_ours() -> bool {
+    match rustix::fs::readlink("/proc/self", Vec::new()) {
+        Ok(number) => number.to_bytes() == std::process::id().to_string().as_bytes(),
+        // Ours is not in it.
+        Err(_) => !std::fs::exists("/proc/1").unwrap_or(false),
+    }
 }
 
 /// Whether a process exists that `/proc` does not show.
