@@ -21,13 +21,13 @@ const PROGRAM: &str = "BENCH_PROGRAM";
 /// What is compared: a name, blocks that are alive at a time in each thread, their largest size,
 /// and how often one is replaced.
 const PROGRAMS: [(&str, usize, usize, u64); 3] = [
-    ("small blocks", 4_000, 512, 60_000_000),
-    ("tensors and small blocks", 600, 4 << 20, 25_000),
+    ("small blocks", 4_000, 512, 180_000_000),
+    ("tensors and small blocks", 600, 4 << 20, 1_500_000),
     (
-        "a heap of 1 GiB in small blocks",
+        "a heap of 0.5 GiB in small blocks",
         1_000_000,
         1_000,
-        12_000_000,
+        24_000_000,
     ),
 ];
 
@@ -45,6 +45,7 @@ fn main() {
         ("+-", Align::Right),
         ("exec / bare", Align::Right),
         ("p", Align::Right),
+        ("its account", Align::Right),
         ("wall / bare", Align::Right),
         ("peak RSS", Align::Right),
         ("looks", Align::Right),
@@ -52,7 +53,7 @@ fn main() {
     for (number, (name, ..)) in PROGRAMS.iter().enumerate() {
         let (mut bare, mut exec) = (Vec::new(), Vec::new());
         let (mut bare_wall, mut exec_wall) = (Vec::new(), Vec::new());
-        let mut seen = serde_json::Value::Null;
+        let (mut seen, mut sampling) = (serde_json::Value::Null, Vec::new());
         for _ in 0..ROUNDS {
             let (cpu, wall) = time(Command::new(std::env::current_exe().unwrap()), number);
             bare.push(cpu);
@@ -65,12 +66,14 @@ fn main() {
             exec.push(cpu);
             exec_wall.push(wall);
             seen = serde_json::from_reader(report.as_file()).unwrap();
+            sampling.push(seen["sampling_seconds"].as_f64().unwrap());
         }
         let (b, e) = (Spread::of(&bare).unwrap(), Spread::of(&exec).unwrap());
         let (bw, ew) = (
             Spread::of(&bare_wall).unwrap(),
             Spread::of(&exec_wall).unwrap(),
         );
+        let sampling = Spread::of(&sampling).unwrap().median;
         let peak = seen["peak_rss"]["bytes"].as_u64().unwrap_or(0);
         table.row([
             (*name).to_owned(),
@@ -80,6 +83,7 @@ fn main() {
             format!("{:.2}", e.half_range()),
             format!("{:.4}", e.median / b.median),
             format!("{:.3}", probability_of_difference(&bare, &exec).unwrap()),
+            format!("{:.2} %", 100.0 * sampling / b.median),
             format!("{:.4}", ew.median / bw.median),
             Size(peak).to_string(),
             seen["looks"].to_string(),

@@ -28,7 +28,12 @@ for what in ${*:-cache python redis search}; do
         measure cache --synthetic six --ram 1200MiB --workload cyclic --steps 18 --storage heap --churn
         ;;
     python) measure python -- "$python" docs/tuning/server.py ;;
-    redis) measure redis -- sh docs/tuning/redis.sh ;;
+    redis)
+        # Redis of Debian is linked with jemalloc, so no profile of glibc can be in force in it.
+        measure redis --profile jemalloc-default --profile jemalloc-decay-0 --profile jemalloc-background-1s \
+            --profile mimalloc-default --profile mimalloc-purge-0 --profile tcmalloc-default \
+            -- sh docs/tuning/redis.sh
+        ;;
     search)
         measure search --profile glibc-default --search mmap_threshold -- "$python" docs/tuning/server.py
         ;;

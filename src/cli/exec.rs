@@ -15,7 +15,7 @@ use plimsoll_tui::paint::Paint;
 use plimsoll_tui::trials::outcome;
 
 use crate::exec::kernel::{Signals, end_by};
-use crate::exec::{Attendance, ExecError, Group, Manners, Plan, Ran, Streams, exec};
+use crate::exec::{Attendance, ExecError, Group, Looks, Manners, Plan, Ran, Streams, exec};
 use crate::output::complain;
 use crate::run::Recording;
 
@@ -129,7 +129,11 @@ fn run_command(options: &Exec) -> Result<Ran, Failed> {
             limit: options.limit,
         },
         interval: options.interval,
-        looks: !options.no_looks,
+        looks: if options.no_looks {
+            Looks::Never
+        } else {
+            Looks::Paced
+        },
         recording,
     };
     let left = |status: ExitStatus| {

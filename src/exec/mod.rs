@@ -39,6 +39,7 @@ pub(crate) use self::job::{Attendance, Manners};
 use self::job::{Attended, Job};
 use self::kernel::Signals;
 use self::log::Log;
+pub(crate) use self::sampler::Looks;
 use self::sampler::{Sampler, Sampling};
 pub(crate) use self::start::{Group, Streams, Terminal};
 use self::start::{Start, start};
@@ -57,8 +58,7 @@ pub(crate) struct Plan {
     pub(crate) streams: Streams,
     pub(crate) attendance: Attendance,
     pub(crate) interval: Duration,
-    /// Whether heaps are looked into.
-    pub(crate) looks: bool,
+    pub(crate) looks: Looks,
     pub(crate) recording: Option<Recording>,
 }
 

@@ -12,13 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use malloc_stats::Snapshot;
-use malloc_stats::inspect::{Family, FamilyReading, Looker, MemberReading, Pulse};
+use malloc_stats::inspect::{Family, FamilyReading, Looker, MemberReading, Pulse, Target};
 use malloc_stats::mark::{Desk, Mark};
 use plimsoll_events::Kind;
 use plimsoll_profiles::Profile;
 use plimsoll_trials::outcome::Member;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+pub(crate) use self::looks::Looks;
 use super::gathering::Gathering;
 use super::log::Log;
 use super::programs::Programs;
@@ -42,8 +43,7 @@ pub(crate) struct Sampling {
     /// The names of the variables that it sets.
     pub(crate) variables: Vec<String>,
     pub(crate) interval: Duration,
-    /// Whether heaps are looked into.
-    pub(crate) looks: bool,
+    pub(crate) looks: Looks,
     /// A process below this one that is not of the command.
     pub(crate) besides: Option<u32>,
     pub(crate) desk: Desk,
@@ -84,6 +84,8 @@ struct Heaviest {
     since: Instant,
     program: Option<usize>,
     pulse: Pulse,
+    /// To look into, until there was time for it.
+    unseen: Option<Arc<Target>>,
 }
 
 struct Work {
@@ -196,6 +198,7 @@ impl Work {
         self.latest = reading.members;
         let looking = thread_time();
         self.turn_to_heaviest(at);
+        self.look_at_heaviest(at);
         self.verify(at);
         self.looking += thread_time().saturating_sub(looking);
         reading.cost
@@ -276,6 +279,7 @@ impl Work {
         {
             self.note(format!("it could not be looked into: {trouble}"));
         }
+        self.note_what_was_put_off();
         let cost = self.looker.as_ref().map_or(Duration::ZERO, Looker::cpu) + thread_time();
         let gathering = &mut self.sampling.gathering;
         gathering.sampling(cost);

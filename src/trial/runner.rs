@@ -14,7 +14,7 @@ use super::Subject;
 use super::printed::Printed;
 use super::subject::Unfit;
 use crate::exec::kernel::Signals;
-use crate::exec::{Attendance, ExecError, Group, Manners, Plan, Ran, Streams, exec};
+use crate::exec::{Attendance, ExecError, Group, Looks, Manners, Plan, Ran, Streams, exec};
 
 /// How often the memory of a command is read.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -106,7 +106,10 @@ impl Runner<'_> {
             },
             interval: INTERVAL,
             // A run looks at itself.
-            looks: matches!(self.subject, Subject::Command { .. }),
+            looks: match self.subject {
+                Subject::Command { .. } => Looks::FirstAtOnce,
+                Subject::Run { .. } => Looks::Never,
+            },
             recording: None,
         };
         let ran = exec(plan, self.signals, |_| ());

@@ -69,7 +69,11 @@ fn where_proc_has_other_numbers_nobody_else_is_ended() {
     words.extend(["sleep", "100"].map(str::to_owned));
     let mut bystander = Command::new("sleep").arg("100").spawn().unwrap();
     let output = world.plain(words).output().unwrap();
-    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{output:?}");
+    assert_eq!(
+        output.status.code(),
+        Some(128 + libc::SIGTERM),
+        "{output:?}"
+    );
     assert_eq!(bystander.try_wait().unwrap(), None);
     bystander.kill().unwrap();
     bystander.wait().unwrap();

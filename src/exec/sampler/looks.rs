@@ -1,7 +1,8 @@
 //! Looking into processes: who serves `malloc` there, whether the profile took, what the heap holds.
 //!
-//! That costs milliseconds, so it is done to the process with the most memory, and once to each
-//! program, as long as it takes a hundredth of the time.
+//! That costs milliseconds, and a walk of a large heap much more, so it is done to the process with
+//! the most memory, and once to each program, as long as it takes a hundredth of the time: what a
+//! first walk will take is estimated from the memory there is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,13 +20,43 @@ const LOOKS: Duration = Duration::from_secs(1);
 const PART: u32 = 100;
 /// And so much besides, without which nothing would be known of what is short.
 const AT_FIRST: Duration = Duration::from_millis(10);
+/// What a walk of a GiB of small blocks takes, or somewhat less: docs/performance.md has 0.2 s, and
+/// the mappings around it are read too.
+const WALK_OF_A_GIB: Duration = Duration::from_millis(250);
+
+/// When heaps are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    Never,
+    /// So that all walks, the first one too, take a hundredth of the time.
+    Paced,
+    /// The first one as soon as there is a heap, whatever it takes, then paced.
+    FirstAtOnce,
+}
+
+/// What looking into a process takes, from the memory that is its own.
+fn estimate(reading: &MemberReading) -> Duration {
+    let anonymous = reading.process.anon.bytes();
+    // All of it, where the kernel does not tell the kinds apart.
+    let bytes = anonymous.or(reading.process.rss.bytes()).unwrap_or(0);
+    WALK_OF_A_GIB.mul_f64(bytes as f64 / f64::from(1 << 30))
+}
 
 impl Work {
-    /// Whether there is time left to look into a process.
-    fn may_look(&self, now: Instant) -> bool {
+    /// Whether there is time left for a look that takes so long.
+    fn may_look(&self, now: Instant, takes: Duration) -> bool {
         let looker = self.looker.as_ref().map_or(Duration::ZERO, Looker::cpu);
         let passed = now.saturating_duration_since(self.begun);
-        looker + self.looking <= AT_FIRST + passed / PART
+        looker + self.looking + takes <= AT_FIRST + passed / PART
+    }
+
+    /// Whether the heap of a process may be walked now.
+    fn may_walk(&self, now: Instant, member: &MemberReading) -> bool {
+        match self.sampling.looks {
+            Looks::Never => false,
+            Looks::FirstAtOnce if self.looker.is_none() => true,
+            Looks::FirstAtOnce | Looks::Paced => self.may_look(now, estimate(member)),
+        }
     }
 
     /// Whether the profile took in the largest program of which that is not known, by its
@@ -34,14 +65,16 @@ impl Work {
         let variables = &self.sampling.variables;
         let identity = |pid| Identity::of(pid, variables);
         self.programs.identify(&self.latest, now, identity);
-        if !self.may_look(now) {
+        if !self.may_look(now, Duration::ZERO) {
             return;
         }
         let Some(due) = self.programs.due(&self.latest) else {
             return;
         };
+        let member = self.latest.iter().find(|member| member.pid == due.pid);
+        let may_walk = member.is_some_and(|member| self.may_walk(now, member));
         let ask = Ask {
-            heap: due.pid == self.sampling.pid,
+            heap: due.pid == self.sampling.pid && may_walk,
             surroundings: false,
             ..Ask::default()
         };
@@ -88,7 +121,7 @@ impl Work {
         };
         let held = known.and_then(lives).unwrap_or(0);
         let clearly = rss(member) > Some(held.saturating_add(held / 4));
-        if !clearly || known.is_some() && !self.may_look(now) {
+        if !clearly || known.is_some() && !self.may_look(now, Duration::ZERO) {
             return;
         }
         let Ok(target) = Target::open(member.pid).map(Arc::new) else {
@@ -104,10 +137,23 @@ impl Work {
             since,
             program: self.programs.place(member, identity),
             pulse,
+            unseen: Some(target),
         });
-        if !self.sampling.looks {
+    }
+
+    /// Has the heaviest one looked into from now on, once there is time for it.
+    pub(super) fn look_at_heaviest(&mut self, now: Instant) {
+        let Some(heaviest) = &self.heaviest else {
+            return;
+        };
+        let member = self.latest.iter().find(|member| member.pid == heaviest.pid);
+        if heaviest.unseen.is_none() || !member.is_some_and(|member| self.may_walk(now, member)) {
             return;
         }
+        let unseen = self.heaviest.as_mut().and_then(|seen| seen.unseen.take());
+        let Some(target) = unseen else {
+            return;
+        };
         match &self.looker {
             Some(looker) => looker.turn_to(target),
             None => match Looker::begin(target, LOOKS) {
@@ -115,6 +161,22 @@ impl Work {
                 Err(error) => self.note(format!("nothing looks into it: no thread: {error}")),
             },
         }
+    }
+
+    /// Says why nothing is known of the heap, where it was put off to the end.
+    pub(super) fn note_what_was_put_off(&mut self) {
+        let is_unseen = |heaviest: &Heaviest| heaviest.unseen.is_some();
+        if self.sampling.looks == Looks::Never
+            || self.sampling.gathering.has_looked()
+            || !self.heaviest.as_ref().is_some_and(is_unseen)
+        {
+            return;
+        }
+        self.note(
+            "no heap was walked: that would have taken more than a hundredth of the time; mark a \
+             moment (plimsoll mark dropped) to have it walked there"
+                .to_owned(),
+        );
     }
 
     /// What the looker found.
@@ -142,7 +204,7 @@ impl Work {
 
     /// What its heap has in use, at a mark.
     pub(super) fn look_at_mark(&mut self, pid: u32) -> Metric {
-        if !self.sampling.looks {
+        if self.sampling.looks == Looks::Never {
             return Metric::Unavailable;
         }
         let ask = Ask {
