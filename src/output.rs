@@ -1,6 +1,8 @@
 //! Writing to stdout: text for people or one JSON value, and a reader that goes away.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use plimsoll_tui::paint::{Paint, safe_lines};
 use serde::Serialize;
@@ -38,6 +40,71 @@ impl Output {
         serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
         stdout.write_all(b"\n")?;
         Ok(stdout.flush()?)
+    }
+}
+
+/// A file for the end of long work, opened before it: a place that cannot be written to is known
+/// before the work, not after. Where nothing comes to be written it is as it was.
+#[derive(Debug)]
+pub(crate) struct Later {
+    path: PathBuf,
+    file: File,
+    /// It was not there before, and is to go again.
+    is_ours: bool,
+}
+
+impl Later {
+    pub(crate) fn open(path: &Path) -> Result<Later, NotWritten> {
+        let is_ours = !path.exists();
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|source| NotWritten::new(path, source))?;
+        Ok(Later {
+            path: path.to_owned(),
+            file,
+            is_ours,
+        })
+    }
+
+    /// Writes this in place of what the file held.
+    pub(crate) fn replace(self, text: &str) -> Result<(), NotWritten> {
+        // A terminal or a pipe has nothing to cut off.
+        let _ = self.file.set_len(0);
+        self.append(text)
+    }
+
+    /// Writes this after what the file holds.
+    pub(crate) fn append(mut self, text: &str) -> Result<(), NotWritten> {
+        self.is_ours = false;
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|source| NotWritten::new(&self.path, source))
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub(crate) struct NotWritten {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl NotWritten {
+    fn new(path: &Path, source: std::io::Error) -> NotWritten {
+        NotWritten {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 

@@ -91,6 +91,7 @@ pub mod mappings;
 pub mod mark;
 pub mod metric;
 mod pagemap;
+pub mod peer;
 pub mod process;
 pub mod provider;
 mod reader;

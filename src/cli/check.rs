@@ -1,7 +1,7 @@
 //! `plimsoll check`: a gate for CI.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use plimsoll_tui::trials::check as table;
 use super::subject::SubjectOptions;
 use super::{BAD_INPUT, Done, FAILED};
 use crate::exec::kernel::Signals;
-use crate::output::{Output, complain};
+use crate::output::{Later, Output, complain};
 use crate::trial::{Rounds, Runner, Subject, TrialError, rounds};
 
 /// Fail where memory got worse than a baseline: a gate for CI.
@@ -121,6 +121,10 @@ pub(super) fn run(options: &Check, given: &ArgMatches) -> Done {
         Baseline::may_be_at(&options.baseline)?;
         return update(options, &output, &runner, asked, chosen);
     }
+    let files = Files {
+        junit: options.junit.as_deref().map(Later::open).transpose()?,
+        markdown: options.markdown.as_deref().map(Later::open).transpose()?,
+    };
     let baseline = Baseline::read(&options.baseline)?;
     let gates = gates(options, &baseline)?;
     let checked = match admit(&baseline, &asked, &across) {
@@ -133,12 +137,19 @@ pub(super) fn run(options: &Check, given: &ArgMatches) -> Done {
         },
         Err(reasons) => Checked::without_verdict(&baseline, reasons),
     };
-    report(options, &output, &checked)?;
+    report(options, &output, &checked, files)?;
     Ok(ExitCode::from(match checked.verdict {
         Overall::Pass => 0,
         Overall::Regression => FAILED,
         Overall::NoVerdict => BAD_INPUT,
     }))
+}
+
+/// Where the verdict goes besides.
+#[derive(Debug)]
+struct Files {
+    junit: Option<Later>,
+    markdown: Option<Later>,
 }
 
 /// The choices that a baseline keeps, so that a check without any is as one with these.
@@ -283,7 +294,12 @@ fn update(
 }
 
 /// Tells the verdict to everybody who wants it; to people first, as a file may fail.
-fn report(options: &Check, output: &Output, checked: &Checked) -> Result<(), Failure> {
+fn report(
+    options: &Check,
+    output: &Output,
+    checked: &Checked,
+    files: Files,
+) -> Result<(), Failure> {
     if output.json {
         output.value(checked)?;
     } else {
@@ -292,24 +308,14 @@ fn report(options: &Check, output: &Output, checked: &Checked) -> Result<(), Fai
             output.text(&annotations(checked))?;
         }
     }
-    if let Some(path) = &options.junit {
-        write(path, &junit(checked), false)?;
+    if let Some(file) = files.junit {
+        file.replace(&junit(checked))?;
     }
-    if let Some(path) = &options.markdown {
-        write(path, &markdown(checked, &options.baseline), true)?;
+    if let Some(file) = files.markdown {
+        // A job's summary holds that of every step.
+        file.append(&markdown(checked, &options.baseline))?;
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str, append: bool) -> Result<(), Failure> {
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .append(append)
-        .truncate(!append)
-        .open(path);
-    file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
 fn kept(subject: &Subject) -> Kept {

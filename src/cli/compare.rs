@@ -13,7 +13,7 @@ use plimsoll_tui::trials::{compare as table, plot};
 use super::subject::SubjectOptions;
 use super::{Done, FAILED};
 use crate::exec::kernel::Signals;
-use crate::output::{Output, complain};
+use crate::output::{Later, Output, complain};
 use crate::trial::{Named, Rounds, Runner, Subject, TrialError, rounds};
 
 /// Run profiles side by side: what each saves, what it costs, and which to take.
@@ -75,6 +75,7 @@ pub(super) fn run(options: &Compare, given: &ArgMatches) -> Done {
         let path = path.display();
         return Err(format!("{path} is there already: name a new file").into());
     }
+    let svg = options.svg.as_deref().map(Later::open).transpose()?;
     let mut profiles = profiles(options, &subject)?;
     if let Some(grid) = searched {
         let has = |profile: &Profile| knob::find(profile.allocator, grid.knob).is_some();
@@ -98,8 +99,8 @@ pub(super) fn run(options: &Compare, given: &ArgMatches) -> Done {
         Err(code) => return Ok(code),
     };
     let Some(grid) = searched else {
-        if let Some(path) = &options.svg {
-            draw(path, &plot::svg(&comparison))?;
+        if let Some(file) = svg {
+            file.replace(&plot::svg(&comparison))?;
         }
         if options.json {
             output.value(&comparison)?;
@@ -108,7 +109,7 @@ pub(super) fn run(options: &Compare, given: &ArgMatches) -> Done {
         }
         return Ok(code(&comparison));
     };
-    search(options, &output, &runner, (grid, &profiles, &comparison))
+    search(options, &output, &runner, (grid, &profiles, &comparison), svg)
 }
 
 /// Varies a knob in the best of the profiles.
@@ -117,6 +118,7 @@ fn search(
     output: &Output,
     runner: &Runner<'_>,
     (grid, profiles, first): (&Grid, &[Named], &Comparison),
+    svg: Option<Later>,
 ) -> Done {
     let best = first.recommendation.profile.unwrap_or(0);
     let Some((name, from)) = profiles.get(best) else {
@@ -137,8 +139,8 @@ fn search(
     };
     let code = code(&comparison);
     let search = Search::new(grid, comparison)?;
-    if let Some(path) = &options.svg {
-        draw(path, &plot::search(&search))?;
+    if let Some(file) = svg {
+        file.replace(&plot::search(&search))?;
     }
     if options.json {
         output.value(&search)?;
@@ -263,11 +265,6 @@ fn code(comparison: &Comparison) -> ExitCode {
     let mut profiles = comparison.profiles.iter();
     let left_out = profiles.any(|profile| profile.left_out.is_some());
     ExitCode::from(if left_out { FAILED } else { 0 })
-}
-
-fn draw(path: &Path, picture: &str) -> Result<(), Failure> {
-    std::fs::write(path, picture)
-        .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
 fn measure(text: &str) -> Result<Measure, String> {

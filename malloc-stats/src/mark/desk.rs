@@ -1,9 +1,8 @@
 //! Where marks arrive.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{LONGEST, wrong_with};
+use crate::peer::Peer;
 
 /// Clients at once. Each takes a descriptor of the watcher.
 const CLIENTS: usize = 64;
@@ -190,7 +190,7 @@ impl Desk {
         let number = self.clients_seen.saturating_add(1);
         let client = Client {
             number,
-            pid: peer(stream.as_fd()),
+            pid: Peer::of(stream.as_fd()).ok().and_then(|peer| peer.pid),
             stream,
             half_line: Vec::new(),
             unanswered: None,
@@ -312,29 +312,4 @@ fn out_of_descriptors(error: &io::Error) -> bool {
         error.raw_os_error().map(Errno::from_raw_os_error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
-}
-
-/// The process at the other end: `SO_PEERCRED` of `unix(7)`. Not by rustix, whose numbers of
-/// processes are never 0: for one that cannot be seen the kernel says 0.
-fn peer(socket: BorrowedFd<'_>) -> Option<NonZeroU32> {
-    let mut peer = MaybeUninit::<libc::ucred>::zeroed();
-    let whole = size_of::<libc::ucred>() as libc::socklen_t;
-    let mut length = whole;
-    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most
-    // `length` bytes, which is all of the struct, and says in `length` how many.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            peer.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 || length != whole {
-        return None;
-    }
-    // SAFETY: it was zeroed and then written, and all of it are integers.
-    let peer = unsafe { peer.assume_init() };
-    u32::try_from(peer.pid).ok().and_then(NonZeroU32::new)
 }

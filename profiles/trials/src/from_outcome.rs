@@ -23,7 +23,7 @@ impl From<&Outcome> for Trial {
     fn from(outcome: &Outcome) -> Trial {
         let mut trial = Trial {
             profile: outcome.profile.clone(),
-            allocator: served(&outcome.allocator),
+            allocator: outcome.allocator.clone(),
             settings: outcome.settings.clone(),
             refused: refused(outcome),
             notes: outcome.not_in_force.clone(),
@@ -65,16 +65,6 @@ impl From<&Outcome> for Trial {
         };
         trial.set(Measure::Wall, wall.max(0.0), grade);
         trial
-    }
-}
-
-/// Who served; nobody, where no look could tell.
-fn served(allocator: &str) -> String {
-    let is_known = !allocator.starts_with("unknown");
-    if is_known {
-        allocator.to_owned()
-    } else {
-        String::new()
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PublishError;
 use super::asker::{Asker, Line};
-use super::peer::{self, Peer};
+use super::Peer;
 use super::place::{There, reach};
 use crate::VERSION;
 use crate::event::Event;
@@ -110,7 +110,7 @@ impl Follow {
     /// # Errors
     /// The system does not say.
     pub fn peer(&self) -> Result<Peer, PublishError> {
-        peer::of(self.line.socket.as_fd())
+        Peer::of(self.line.socket.as_fd())
             .map_err(PublishError::io(&self.line.path, "tell who publishes"))
     }
 

@@ -39,7 +39,6 @@ mod desk;
 mod folder;
 mod follow;
 mod input;
-mod peer;
 mod place;
 mod server;
 
@@ -57,7 +56,7 @@ use crate::stream::Stream;
 pub use asker::Asker;
 pub use folder::{Published, published};
 pub use follow::{Follow, Heard, connect};
-pub use peer::Peer;
+pub use malloc_stats::peer::Peer;
 
 use desk::Desk;
 use place::Place;

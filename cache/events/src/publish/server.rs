@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 use super::Host;
 use super::client::{Client, turn_away};
 use super::desk::Desk;
-use super::peer;
+use super::Peer;
 use crate::event::Kind;
 use crate::subscribe::Hearers;
 
@@ -224,7 +224,7 @@ impl Server {
 /// Whether the other end is of this user, or root.
 fn is_allowed(socket: &UnixStream) -> bool {
     let own = geteuid().as_raw();
-    peer::of(socket.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == own)
+    Peer::of(socket.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == own)
 }
 
 /// Whether the other end is gone already, as after a look whether somebody is there.

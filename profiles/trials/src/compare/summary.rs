@@ -177,7 +177,11 @@ fn left_out(trials: &[Trial]) -> Option<String> {
         .clone()
         .flat_map(|trial| trial.settings.iter())
         .filter(|(_, setting)| setting.grade == SettingGrade::Refused)
-        .map(|(knob, setting)| format!("`{knob} = {}`", setting.value))
+        // Of the allocator the value says who serves instead.
+        .map(|(knob, setting)| match knob.as_str() {
+            "allocator" => format!("its allocator ({} served)", setting.value),
+            _ => format!("`{knob} = {}`", setting.value),
+        })
         .collect();
     let what = match settings.len() {
         0 => "what it asks for".to_owned(),

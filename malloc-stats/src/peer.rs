@@ -1,4 +1,4 @@
-//! Who is at the other end of a socket, as the kernel says.
+//! Who is at the other end of a local socket, as the kernel says.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,9 +15,20 @@ pub struct Peer {
     pub uid: u32,
 }
 
-/// Asks for it: `SO_PEERCRED` of `unix(7)`. Not by rustix, whose numbers of processes are never 0:
-/// for one that cannot be seen the kernel says 0.
-pub(super) fn of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+impl Peer {
+    /// Asks for it: `SO_PEERCRED` of `unix(7)`.
+    ///
+    /// # Errors
+    ///
+    /// It is no connected or listening socket of this kind.
+    pub fn of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+        ask(socket)
+    }
+}
+
+/// Not by rustix, whose numbers of processes are never 0: for one that cannot be seen the kernel
+/// says 0.
+fn ask(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut peer = MaybeUninit::<libc::ucred>::zeroed();
     let whole = size_of::<libc::ucred>() as libc::socklen_t;
     let mut length = whole;
