@@ -109,7 +109,13 @@ pub(super) fn run(options: &Compare, given: &ArgMatches) -> Done {
         }
         return Ok(code(&comparison));
     };
-    search(options, &output, &runner, (grid, &profiles, &comparison), svg)
+    search(
+        options,
+        &output,
+        &runner,
+        (grid, &profiles, &comparison),
+        svg,
+    )
 }
 
 /// Varies a knob in the best of the profiles.

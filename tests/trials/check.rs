@@ -172,10 +172,12 @@ fn github_gets_annotations_where_it_listens() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_does_not_hide_the_verdict() {
+fn a_report_that_cannot_be_written_is_said_before_anything_runs() {
     let world = with_baseline();
     was_better(&world, "peak", 4.0);
-    let ran = check(&world, "--junit no-such-folder/memory.xml");
-    assert_ne!(ran.code, Some(0));
-    ran.tells(&["1 regression", "no-such-folder/memory.xml"]);
+    for option in ["--junit", "--markdown"] {
+        let ran = check(&world, &format!("{option} no-such-folder/memory.xml")).ends(2);
+        let ran = ran.tells(&["no-such-folder/memory.xml"]);
+        assert!(!ran.out.contains("regression"), "{}", ran.out);
+    }
 }

@@ -56,6 +56,27 @@ fn a_table_for_people_and_a_picture() {
 }
 
 #[test]
+fn where_a_picture_cannot_be_drawn_nothing_is_run() {
+    let world = World::new();
+    let line = "compare --profile glibc-default -n 1 --warm-up 0 --svg nowhere/trade.svg";
+    let ran = world.run(line, &TURNS).ends(2);
+    assert!(ran.said.contains("nowhere/trade.svg"), "{}", ran.said);
+    assert_eq!(world.read("turns"), "", "it ran");
+}
+
+#[test]
+fn a_comparison_that_fails_leaves_pictures_as_they_were() {
+    let world = World::new();
+    world.write("old.svg", "an older picture");
+    for svg in ["old.svg", "new.svg"] {
+        let line = format!("compare --profile glibc-default -n 1 --warm-up 0 --svg {svg}");
+        world.run(&line, &["sh", "-c", "exit 3"]).ends(1);
+    }
+    assert_eq!(world.read("old.svg"), "an older picture");
+    assert!(!world.files().contains(&"new.svg".to_owned()));
+}
+
+#[test]
 fn what_is_wrong_with_the_command_line_is_said_before_anything_runs() {
     let world = World::new();
     for (line, word) in [

@@ -1,6 +1,7 @@
 //! Where marks arrive.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Peer;
 use super::PublishError;
 use super::asker::{Asker, Line};
-use super::Peer;
 use super::place::{There, reach};
 use crate::VERSION;
 use crate::event::Event;

@@ -14,9 +14,9 @@ use rustix::net::SocketFlags;
 use rustix::process::geteuid;
 
 use super::Host;
+use super::Peer;
 use super::client::{Client, turn_away};
 use super::desk::Desk;
-use super::Peer;
 use crate::event::Kind;
 use crate::subscribe::Hearers;
 

@@ -178,7 +178,7 @@ fn left_out(trials: &[Trial]) -> Option<String> {
         .flat_map(|trial| trial.settings.iter())
         .filter(|(_, setting)| setting.grade == SettingGrade::Refused)
         // Of the allocator the value says who serves instead.
-        .map(|(knob, setting)| match knob.as_str() {
+        .map(|(knob, setting)| match knob {
             "allocator" => format!("its allocator ({} served)", setting.value),
             _ => format!("`{knob} = {}`", setting.value),
         })
