@@ -34,9 +34,14 @@ impl Terminal {
         let end = || Stdio::from(tty.try_clone().unwrap());
         command.stdin(end()).stdout(end()).stderr(end());
         let fd = tty.as_raw_fd();
-        // SAFETY: two system calls; the descriptor is open in the child until the exec.
+        // SAFETY: system calls on numbers; the descriptor is open in the child until the exec.
         unsafe {
             command.pre_exec(move || {
+                // As after a login: a test that runs in the background of a script, or under nohup,
+                // was told to ignore these, and so would all that it starts.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 if libc::setsid() < 0 || libc::ioctl(fd, libc::TIOCSCTTY, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
