@@ -20,8 +20,8 @@ const LOOKS: Duration = Duration::from_secs(1);
 const PART: u32 = 100;
 /// And so much besides, without which nothing would be known of what is short.
 const AT_FIRST: Duration = Duration::from_millis(10);
-/// What a walk of a GiB of small blocks takes, or somewhat less: docs/performance.md has 0.2 s, and
-/// the mappings around it are read too.
+/// What a walk of a GiB takes, and a little more: docs/performance.md has 0.2 s, and the mappings
+/// around it are read too.
 const WALK_OF_A_GIB: Duration = Duration::from_millis(250);
 
 /// When heaps are walked.
