@@ -35,7 +35,7 @@ for what in ${*:-cache python redis search}; do
             -- sh docs/tuning/redis.sh
         ;;
     search)
-        measure search --profile glibc-default --search mmap_threshold -- "$python" docs/tuning/server.py --cycles 3
+        measure search --profile glibc-default --search mmap_threshold -- "$python" docs/tuning/server.py --cycles 2
         ;;
     *) echo "measure.sh: no measurement \`$what\`" >&2; exit 2 ;;
     esac
