@@ -55,7 +55,8 @@ pub(crate) struct Later {
 
 impl Later {
     pub(crate) fn open(path: &Path) -> Result<Later, NotWritten> {
-        let is_ours = !path.exists();
+        // A link that leads nowhere is there too.
+        let is_ours = path.symlink_metadata().is_err();
         let file = File::options()
             .create(true)
             .append(true)

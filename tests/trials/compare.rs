@@ -73,6 +73,10 @@ fn a_comparison_that_fails_leaves_pictures_as_they_were() {
         world.run(&line, &["sh", "-c", "exit 3"]).ends(1);
     }
     assert_eq!(world.read("old.svg"), "an older picture");
+    std::os::unix::fs::symlink("nowhere.svg", world.path("link.svg")).unwrap();
+    let line = "compare --profile glibc-default -n 1 --warm-up 0 --svg link.svg";
+    world.run(line, &["sh", "-c", "exit 3"]).ends(1);
+    assert!(world.path("link.svg").is_symlink(), "a link of somebody's");
     assert!(!world.files().contains(&"new.svg".to_owned()));
 }
 
