@@ -90,6 +90,7 @@ pub mod limits;
 pub mod mappings;
 pub mod mark;
 pub mod metric;
+pub mod page_cache;
 mod pagemap;
 pub mod peer;
 pub mod process;

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use super::page_cache;
 use super::smaps::SmapsEntry;
 use super::target::Target;
 use crate::mappings::{Backing, Mapping};
 use crate::metric::Metric;
+use crate::page_cache;
 
 /// A file, and its pages in RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

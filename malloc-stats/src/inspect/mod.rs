@@ -12,7 +12,6 @@ mod growth;
 mod look;
 mod looker;
 mod memory;
-mod page_cache;
 pub mod pause;
 mod permission;
 mod pulse;

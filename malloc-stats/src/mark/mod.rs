@@ -63,7 +63,7 @@ pub const LONGEST: usize = 200;
 
 /// How long [`tell`] waits at most. Reading the memory of a large program takes a second or so; a
 /// watcher that hangs must not hang the program for good.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest answer: `error`, and a short reason.
 const LONGEST_ANSWER: usize = 256;
@@ -79,7 +79,7 @@ pub enum Told {
     Unheard(io::Error),
 }
 
-/// Tells `text` to whoever watches, and waits until the memory has been read; 10 seconds at most.
+/// Tells `text` to whoever watches, and waits until the memory has been read; 30 seconds at most.
 /// Does nothing where the environment variable [`VARIABLE`] is not set.
 ///
 /// Connects anew for each mark: so it may be called from any thread and after any `fork`, and

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 /// # Errors
 ///
 /// The reason as a text.
-pub(super) fn cached(file: &File, size: u64) -> Result<u64, String> {
+pub fn cached(file: &File, size: u64) -> Result<u64, String> {
     if size == 0 {
         return Ok(0);
     }
