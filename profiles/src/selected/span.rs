@@ -57,7 +57,8 @@ impl Span {
     /// writable until the last block is gone, hold valid values of `T` (for number types: any
     /// initialised bytes), and belong to no other vector or reference while this one lives.
     #[must_use]
-    pub unsafe fn adopt<T: Copy + 'static>(&self, offset: usize, len: usize) -> Option<Vec<T>> {
+    pub unsafe fn adopt<T: 'static>(&self, offset: usize, len: usize) -> Option<Vec<T>> {
+        const { assert!(!std::mem::needs_drop::<T>()) };
         let bytes = len.checked_mul(size_of::<T>())?;
         if offset.checked_add(bytes)? > self.range.len || !super::selected_is_installed() {
             return None;
