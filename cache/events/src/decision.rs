@@ -103,6 +103,10 @@ pub struct Candidate {
     /// Why it was skipped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub skipped: Option<Skipped>,
+    /// Of a model that is mapped, bytes that coming back would have to read from the disk, when that
+    /// was last looked at: what the page cache lacks, or all of it where an unload drops its pages.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reload_bytes: Option<u64>,
 }
 
 /// Why a model could not be evicted.
@@ -152,10 +156,39 @@ pub struct Evict {
     /// How many more were considered and are not listed.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub considered_besides: u64,
+    /// What of it was page cache, where it was mapped files.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub page_cache: Option<PageCacheLeft>,
     /// Memory before.
     pub before: Snapshot,
     /// Memory after.
     pub after: Snapshot,
+}
+
+impl Evict {
+    /// What should have gone back to the system, bytes: what nobody holds, and no load waits for.
+    /// Nothing of mapped files, which it could take back all along.
+    #[must_use]
+    pub fn due_bytes(&self) -> u64 {
+        if self.page_cache.is_some() {
+            return 0;
+        }
+        let loose = self.freed_bytes.saturating_sub(self.held_bytes);
+        loose.saturating_sub(self.recycled_bytes)
+    }
+}
+
+/// Page cache of mapped files, before and after they were unmapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageCacheLeft {
+    /// Bytes that were mapped.
+    pub mapped_bytes: u64,
+    /// What of the files the page cache held, whoever had read it.
+    pub resident: Metric,
+    /// What it holds afterwards: what is missing is read from the disk when the model comes back.
+    /// Absent while tensors still hold the mapping.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left: Option<Metric>,
 }
 
 fn is_zero(number: &u64) -> bool {

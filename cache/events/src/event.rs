@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use malloc_stats::{Allocator, Snapshot};
+use malloc_stats::{Allocator, Metric, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse};
@@ -247,6 +247,32 @@ pub struct TierPicture {
     pub reserve_bytes: u64,
     /// Models resident.
     pub resident_models: u64,
+    /// What of its models is mapped files, which the machine can take back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub page_cache: Option<PageCache>,
+}
+
+/// Mapped files, as they were seen when they were last looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageCache {
+    /// Bytes that are mapped, which count against the budget whether they are resident or not.
+    pub mapped_bytes: u64,
+    /// What the page cache holds of the files, whoever had read it: memory that can be taken back.
+    pub resident: Metric,
+    /// What would have to be read from the disk if the models were evicted and came back.
+    pub reload: Metric,
+}
+
+impl PageCache {
+    /// With another.
+    #[must_use]
+    pub fn plus(self, other: PageCache) -> PageCache {
+        PageCache {
+            mapped_bytes: self.mapped_bytes.saturating_add(other.mapped_bytes),
+            resident: self.resident.plus(other.resident),
+            reload: self.reload.plus(other.reload),
+        }
+    }
 }
 
 /// Where a model is.
@@ -281,9 +307,13 @@ pub struct PlacePicture {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub score: Option<f64>,
     /// What bringing it back would take, microseconds, by the last time: from RAM where it is there
-    /// too, else from its files. Absent where that was never done.
+    /// too, else from its files. Absent where that was never done. Of a model that is mapped it is
+    /// the mapping alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reload_us: Option<u64>,
+    /// What of it is mapped files.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub page_cache: Option<PageCache>,
 }
 
 /// What the fast path counted since the last tally.

@@ -32,12 +32,12 @@ mod stream;
 pub mod subscribe;
 
 pub use decision::{
-    BudgetChange, Candidate, Evict, EvictReason, Load, Origin, Reclaim, Refuse, RefuseReason,
-    Settled, Skipped,
+    BudgetChange, Candidate, Evict, EvictReason, Load, Origin, PageCacheLeft, Reclaim, Refuse,
+    RefuseReason, Settled, Skipped,
 };
 pub use event::{
-    Closed, DeviceSeen, Event, GroupSeen, Kind, Memory, ModelPicture, ModelSeen, Opened, Picture,
-    PlacePicture, Point, Sample, Sink, Tally, TierPicture,
+    Closed, DeviceSeen, Event, GroupSeen, Kind, Memory, ModelPicture, ModelSeen, Opened, PageCache,
+    Picture, PlacePicture, Point, Sample, Sink, Tally, TierPicture,
 };
 pub use look::Look;
 pub use publish::{

@@ -66,6 +66,7 @@ fn evict(model: &str, tier: &str, reason: EvictReason) -> Kind {
         snapshots_us: 0,
         considered: Vec::new(),
         considered_besides: 0,
+        page_cache: None,
         before: Snapshot::default(),
         after: Snapshot::default(),
     }))

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use malloc_stats::{Metric, Snapshot};
 use plimsoll_events::{
     Answer, Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened,
-    Origin, Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink, Skipped, Stream,
-    Tally,
+    Origin, PageCacheLeft, Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink,
+    Skipped, Stream, Tally,
 };
 
 /// One of each kind, every number of it `n`.
@@ -102,8 +102,14 @@ fn kinds(n: u64) -> Vec<Kind> {
                 bytes: n,
                 score: Some(1.5),
                 skipped: Some(Skipped::Leased { leases: 3 }),
+                reload_bytes: Some(n),
             }],
             considered_besides: n,
+            page_cache: Some(PageCacheLeft {
+                mapped_bytes: n,
+                resident: Metric::Exact(n),
+                left: Some(Metric::Upper(n)),
+            }),
             before: snapshot.clone(),
             after: snapshot,
         })),
