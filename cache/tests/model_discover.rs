@@ -8,7 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use model_files::{index, raw, sound, write};
-use plimsoll_cache::model::{Discovery, Dtype, MAX_DEPTH, OpenError, discover};
+use plimsoll_cache::model::{Discovery, MAX_DEPTH, OpenError, discover};
+use safetensors::Dtype;
 use tempfile::tempdir;
 
 fn small() -> Vec<u8> {
@@ -161,7 +162,7 @@ fn a_cache_of_links_into_blobs_is_found_once() {
     assert_eq!(names(&found), ["lost", "model"]);
     assert!(matches!(
         found.entries[0].model,
-        Err(OpenError::NotFound { .. })
+        Err(OpenError::DeadLink { .. })
     ));
 }
 
@@ -188,7 +189,7 @@ fn folders_too_deep_are_named_and_hidden_ones_left_out() {
 #[test]
 fn models_of_other_formats_are_reported_with_what_they_are() {
     let folder = tempdir().unwrap();
-    write(folder.path(), "llama.gguf", "GGUF");
+    write(folder.path(), "llama.onnx", "ONNX");
     write(folder.path(), "old.CKPT", "x");
     write(folder.path(), "pytorch_model.bin", vec![0; 1 << 20]);
     write(folder.path(), "vocab.bin", "x");
@@ -208,9 +209,13 @@ fn models_of_other_formats_are_reported_with_what_they_are() {
     assert_eq!(
         other,
         [
-            ("llama.gguf", "a GGUF file", 4),
-            ("old.CKPT", "a PyTorch checkpoint", 1),
-            ("pytorch_model.bin", "a PyTorch file", 1 << 20),
+            ("llama.onnx", "an ONNX file", 4),
+            ("old.CKPT", "a file that is PyTorch's by its name alone", 1),
+            (
+                "pytorch_model.bin",
+                "a file that is PyTorch's by its name alone",
+                1 << 20
+            ),
         ]
     );
 }
@@ -222,7 +227,7 @@ fn a_file_alone_is_what_it_is() {
     assert_eq!(names(&discover(&path).unwrap()), ["m"]);
     let bad = write(folder.path(), "bad.safetensors", []);
     assert!(discover(&bad).unwrap().entries[0].model.is_err());
-    let other = discover(write(folder.path(), "m.gguf", "x")).unwrap();
+    let other = discover(write(folder.path(), "m.onnx", "x")).unwrap();
     assert_eq!((other.entries.len(), other.other.len()), (0, 1));
 }
 
@@ -251,4 +256,71 @@ fn odd_neighbours_do_not_stop_the_search() {
         found.entries[1].model,
         Err(OpenError::NotRegular { .. })
     ));
+}
+
+#[test]
+fn what_is_no_file_is_refused_under_any_name_of_a_model_and_passed_over_under_others() {
+    let folder = tempdir().unwrap();
+    let models = [
+        "m.gguf",
+        "m.pt",
+        "m.safetensors",
+        "m.safetensors.index.json",
+    ];
+    for name in models.iter().chain(&["m.onnx", "m.bin"]) {
+        let fifo = folder.path().join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            fifo,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .unwrap();
+    }
+    let found = discover(folder.path()).unwrap();
+    let paths = found.entries.iter().map(|entry| entry.path.file_name());
+    let names: Vec<&str> = paths.map(|name| name.unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, models);
+    for entry in &found.entries {
+        let error = entry.model.as_ref().unwrap_err();
+        assert!(matches!(error, OpenError::NotRegular { .. }), "{error}");
+    }
+    assert_eq!(found.other, [], "they are of no format");
+}
+
+#[test]
+fn a_folder_is_one_whatever_it_is_called() {
+    let folder = tempdir().unwrap();
+    let named = [
+        "m.bin",
+        "m.gguf",
+        "m.pt",
+        "m.safetensors",
+        "m.safetensors.index.json",
+    ];
+    for name in named {
+        write(folder.path(), &format!("{name}/t.safetensors"), small());
+    }
+    let found = discover(folder.path()).unwrap();
+    assert_eq!(found.entries.len(), named.len());
+    assert!(found.entries.iter().all(|entry| entry.model.is_ok()));
+}
+
+#[test]
+fn a_folder_to_which_links_lead_is_searched_by_its_shortest_way() {
+    let folder = tempdir().unwrap();
+    let mut deep = folder.path().to_path_buf();
+    (0..MAX_DEPTH).for_each(|_| deep.push("a"));
+    std::fs::create_dir_all(&deep).unwrap();
+    write(folder.path(), "z/below/m.safetensors", small());
+    symlink(folder.path().join("z"), deep.join("link")).unwrap();
+    let above = deep.parent().unwrap().join("link");
+    symlink(folder.path().join("z"), above).unwrap();
+    let found = discover(folder.path()).unwrap();
+    let [entry] = &found.entries[..] else {
+        panic!("{found:?}");
+    };
+    assert!(entry.model.is_ok());
+    assert_eq!(entry.path, folder.path().join("z/below/m.safetensors"));
 }

@@ -481,8 +481,6 @@ fn what_is_often_saved_instead_of_a_model_is_recognised() {
     let kinds = [
         (pointer.as_bytes(), "Git LFS pointer", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "a web page", "download"),
-        (b"PK\x03\x04\x00\x00\x00\x00\x00", "zip", "convert"),
-        (b"GGUF\x03\x00\x00\x00\x00", "GGUF", "convert"),
     ];
     for (bytes, kind, remedy) in kinds {
         let size = format!("{} bytes", bytes.len());
@@ -494,11 +492,7 @@ fn what_is_often_saved_instead_of_a_model_is_recognised() {
 #[test]
 fn a_format_that_is_not_read_is_named() {
     let folder = tempdir().unwrap();
-    for (name, word) in [
-        ("m.gguf", "GGUF"),
-        ("m.pt", "PyTorch"),
-        ("m.ckpt", "PyTorch checkpoint"),
-    ] {
+    for (name, word) in [("m.onnx", "ONNX"), ("m.h5", "Keras")] {
         let error = refused(
             &write(folder.path(), name, "x"),
             &[word, "convert it to safetensors"],
@@ -550,4 +544,20 @@ fn a_file_is_found_through_symbolic_links_and_a_loop_of_them_is_an_error() {
         refused(&circle, &["cannot look at it"]),
         OpenError::Io { .. }
     ));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_says_where_it_leads() {
+    let folder = tempdir().unwrap();
+    for name in [
+        "m.safetensors",
+        "m.gguf",
+        "m.pt",
+        "m.safetensors.index.json",
+    ] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink("blobs/gone\n", &link).unwrap();
+        let error = refused(&link, &[r"is a link to blobs/gone\n", "restore"]);
+        assert!(matches!(error, OpenError::DeadLink { .. }));
+    }
 }

@@ -9,7 +9,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::thread;
 
 use model_files::{raw, sound, write};
-use plimsoll_cache::model::{Dtype, Model, OpenError, element_alignment, escape};
+use plimsoll_cache::model::{Dtype as Known, Model, OpenError, escape};
+use safetensors::Dtype;
 use tempfile::tempdir;
 
 const EVERY_DTYPE: [Dtype; 22] = [
@@ -80,14 +81,13 @@ fn every_dtype_of_the_format_is_measured_in_bits() {
             dtype.bitsize() as u64,
             "8 elements of {dtype}"
         );
-        assert!(element_alignment(dtype).is_power_of_two());
+        let known = tensor.dtype;
+        assert_eq!(known.name(), dtype.to_string());
+        assert_eq!(known.bitsize(), dtype.bitsize());
+        assert!(known.alignment().is_power_of_two());
     }
-    assert_eq!(
-        element_alignment(Dtype::C64),
-        4,
-        "a complex number is two f32"
-    );
-    assert_eq!(element_alignment(Dtype::F6_E2M3), 1);
+    assert_eq!(Known::C64.alignment(), 4, "a complex number is two f32");
+    assert_eq!(Known::F6_E2M3.alignment(), 1);
 }
 
 #[test]
@@ -285,10 +285,10 @@ fn a_summary_counts_types_alignment_and_what_is_misaligned() {
     assert_eq!(
         types,
         [
-            (Dtype::F32, 1, 8),
-            (Dtype::F16, 1, 6),
-            (Dtype::U8, 1, 1),
-            (Dtype::F64, 1, 0)
+            (Known::F32, 1, 8),
+            (Known::F16, 1, 6),
+            (Known::U8, 1, 1),
+            (Known::F64, 1, 0)
         ]
     );
     assert_eq!(odd.dtype_mix().to_string(), "F32 53% F16 40% U8 7% F64 0%");

@@ -4,11 +4,14 @@
 
 mod model_files;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use model_files::{index, raw, refused, sound, write};
-use plimsoll_cache::model::{Dtype, HeaderFault, IndexFault, Model, OpenError};
+use plimsoll_cache::model::{HeaderFault, IndexFault, Model, OpenError};
+use proptest::prelude::*;
+use safetensors::Dtype;
 use tempfile::{TempDir, tempdir};
 
 const FIRST: &str = "m-00001-of-00002.safetensors";
@@ -235,8 +238,8 @@ fn a_shard_may_be_a_symbolic_link_out_of_the_folder() {
 #[test]
 fn a_shard_in_another_format_is_refused() {
     let fault = index_fault(
-        &index(&[("a", "m-00001-of-00001.bin")]),
-        &["`a`", "m-00001-of-00001.bin", "convert"],
+        &index(&[("a", "m-00001-of-00001.gguf")]),
+        &["`a`", "m-00001-of-00001.gguf", "convert"],
     );
     assert!(matches!(fault, IndexFault::ShardFormat { .. }));
 }
@@ -281,6 +284,88 @@ fn a_tensor_in_two_shards_is_refused_whichever_the_index_names() {
         );
         let error = refused(&path, &["`a`", FIRST, SECOND]);
         assert!(matches!(error, OpenError::TwoShards { .. }));
+    }
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_refused_if_the_index_names_it_in_neither() {
+    let (folder, path) = model(&index(&[("b", FIRST), ("c", SECOND)]));
+    let second = sound(&[("a", Dtype::F16, &[8]), ("c", Dtype::F16, &[1])]);
+    write(folder.path(), SECOND, second);
+    let error = refused(&path, &["`a`", FIRST, SECOND]);
+    assert!(matches!(error, OpenError::TwoShards { .. }));
+}
+
+#[test]
+fn a_name_twice_in_one_shard_is_refused_whether_the_index_names_it_or_not() {
+    for named in ["a", "c"] {
+        let (folder, path) = model(&index(&[(named, FIRST)]));
+        let at = |range| format!(r#"{{"dtype":"U8","shape":[4],"data_offsets":{range}}}"#);
+        let header = format!(
+            r#"{{"a":{},"c":{},"a":{}}}"#,
+            at("[0,4]"),
+            at("[4,8]"),
+            at("[8,12]")
+        );
+        let first = write(folder.path(), FIRST, raw(&header, 12));
+        let error = Model::open(&path).unwrap_err();
+        let OpenError::Header { path, fault } = &error else {
+            panic!("not of a header: {error}");
+        };
+        let tensor = "a".into();
+        assert_eq!(**fault, HeaderFault::DuplicateName { tensor });
+        assert!(**path == *first && error.to_string().contains("`a` twice"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_shards_under_any_index_are_what_both_say_or_refused(
+        held in prop::collection::vec(prop::collection::btree_set("[a-e]", 0..4), 3),
+        weights in prop::collection::btree_map("[a-e]", 0_usize..3, 1..5),
+    ) {
+        let folder = tempdir().unwrap();
+        let file_of = |shard: usize| format!("m-{shard}.safetensors");
+        for (shard, names) in held.iter().enumerate() {
+            let one: &[usize] = &[1];
+            let tensors: Vec<_> = names.iter().map(|name| (&**name, Dtype::U8, one)).collect();
+            write(folder.path(), &file_of(shard), sound(&tensors));
+        }
+        let map: Vec<(&str, String)> = weights.iter().map(|(tensor, at)| (&**tensor, file_of(*at))).collect();
+        let map: Vec<(&str, &str)> = map.iter().map(|(tensor, at)| (*tensor, &**at)).collect();
+        let path = write(folder.path(), "m.safetensors.index.json", index(&map));
+
+        let read: BTreeSet<usize> = weights.values().copied().collect();
+        let all: Vec<(usize, &str)> = read
+            .iter()
+            .flat_map(|shard| held[*shard].iter().map(|name| (*shard, &**name)))
+            .collect();
+        let once: BTreeSet<&str> = all.iter().map(|(_, name)| *name).collect();
+        let lacking = weights.iter().find(|(tensor, at)| !held[**at].contains(*tensor));
+        match (Model::open(path), lacking) {
+            (Err(OpenError::TwoShards { .. }), _) => prop_assert!(once.len() < all.len()),
+            (Err(OpenError::ShardLacks { tensor, found_in, .. }), Some((lacks, _))) => {
+                prop_assert_eq!(once.len(), all.len());
+                prop_assert_eq!(&*tensor, &**lacks);
+                prop_assert_eq!(found_in.is_some(), once.contains(&**lacks));
+            }
+            (Ok(model), None) => {
+                prop_assert_eq!(once.len(), all.len());
+                let wanted: Vec<_> = all.iter().filter(|(_, name)| weights.contains_key(*name)).collect();
+                prop_assert_eq!(model.tensors().len(), wanted.len());
+                prop_assert_eq!(model.summary().unmapped, all.len() - wanted.len());
+                for (position, (shard, name)) in wanted.into_iter().enumerate() {
+                    let (at, tensor) = model.tensor(name).unwrap();
+                    prop_assert_eq!((at, &*tensor.name), (position, *name));
+                    let file = &model.files()[tensor.file as usize];
+                    prop_assert!(file.path.ends_with(file_of(*shard)));
+                }
+                for (_, name) in all.iter().filter(|(_, name)| !weights.contains_key(*name)) {
+                    prop_assert!(model.tensor(name).is_none());
+                }
+            }
+            (other, _) => panic!("{other:?} of {held:?} under {weights:?}"),
+        }
     }
 }
 

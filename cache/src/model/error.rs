@@ -3,6 +3,7 @@
 //! Every message names the file, the numbers that disagree, and what can be done about it. Names
 //! that come from files are printed escaped.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -10,8 +11,10 @@ use thiserror::Error;
 
 use super::escape::{escape, escape_path};
 use super::file::FileIdentity;
+use super::gguf::{GgufFault, SplitFault};
 use super::header_fault::HeaderFault;
 use super::shard_index::IndexFault;
+use super::torch::TorchFault;
 
 /// Why a model could not be opened, or is no longer what was opened.
 #[derive(Debug, Error)]
@@ -27,9 +30,22 @@ pub enum OpenError {
         path: Box<Path>,
     },
 
+    /// There is a symbolic link, and nothing where it leads.
+    #[error(
+        "{}: is a link to {}, which is not there; restore that file, or remove the link",
+        escape_path(path),
+        escape_path(to)
+    )]
+    DeadLink {
+        /// The link.
+        path: Box<Path>,
+        /// What it names.
+        to: Box<Path>,
+    },
+
     /// The path is a directory.
     #[error(
-        "{}: is a directory; name a .safetensors or .safetensors.index.json file in it (`plimsoll scan` lists them)",
+        "{}: is a directory; name the file of a model in it (`plimsoll scan` lists them)",
         escape_path(path)
     )]
     Directory {
@@ -92,6 +108,36 @@ pub enum OpenError {
         /// What is wrong.
         #[source]
         fault: Box<HeaderFault>,
+    },
+
+    /// The file is a PyTorch checkpoint by its name or its first bytes, but not one to be read.
+    #[error("{}: {fault}", escape_path(path))]
+    Torch {
+        /// The file.
+        path: Box<Path>,
+        /// What is wrong.
+        #[source]
+        fault: Box<TorchFault>,
+    },
+
+    /// The header of a GGUF file is not what the format allows.
+    #[error("{}: {fault}", escape_path(path))]
+    Gguf {
+        /// The file.
+        path: Box<Path>,
+        /// What is wrong.
+        #[source]
+        fault: Box<GgufFault>,
+    },
+
+    /// The parts of a split GGUF model are not together.
+    #[error("{}: {fault}", escape_path(path))]
+    Split {
+        /// The file that was opened, or the part that is at fault.
+        path: Box<Path>,
+        /// What is wrong.
+        #[source]
+        fault: Box<SplitFault>,
     },
 
     /// The index of a sharded model is broken.
@@ -202,12 +248,16 @@ impl OpenError {
     pub fn path(&self) -> &Path {
         match self {
             Self::NotFound { path }
+            | Self::DeadLink { path, .. }
             | Self::Directory { path }
             | Self::NotRegular { path, .. }
             | Self::Io { path, .. }
             | Self::Memory { path, .. }
             | Self::OtherFormat { path, .. }
             | Self::Header { path, .. }
+            | Self::Torch { path, .. }
+            | Self::Gguf { path, .. }
+            | Self::Split { path, .. }
             | Self::Index { path, .. }
             | Self::ShardMissing { path, .. }
             | Self::ShardLacks { path, .. }
@@ -218,9 +268,21 @@ impl OpenError {
         }
     }
 
+    /// Whether nothing is there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::DeadLink { .. })
+    }
+
     pub(super) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::NotFound {
-            return Self::NotFound { path: path.into() };
+            let path: Box<Path> = path.into();
+            return match fs::read_link(&path) {
+                Ok(to) => Self::DeadLink {
+                    path,
+                    to: to.into(),
+                },
+                Err(_) => Self::NotFound { path },
+            };
         }
         Self::Io {
             path: path.into(),
@@ -231,6 +293,27 @@ impl OpenError {
 
     pub(super) fn header(path: &Path, fault: HeaderFault) -> Self {
         Self::Header {
+            path: path.into(),
+            fault: Box::new(fault),
+        }
+    }
+
+    pub(super) fn torch(path: &Path, fault: TorchFault) -> Self {
+        Self::Torch {
+            path: path.into(),
+            fault: Box::new(fault),
+        }
+    }
+
+    pub(super) fn gguf(path: &Path, fault: GgufFault) -> Self {
+        Self::Gguf {
+            path: path.into(),
+            fault: Box::new(fault),
+        }
+    }
+
+    pub(super) fn split(path: &Path, fault: SplitFault) -> Self {
+        Self::Split {
             path: path.into(),
             fault: Box::new(fault),
         }

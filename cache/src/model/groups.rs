@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use plimsoll_events::{GroupSeen, ModelSeen};
 
 use super::Model;
-use super::tensor::{Dtype, TensorInfo};
+use super::dtype::Dtype;
+use super::tensor::TensorInfo;
 
 /// The most groups of a model.
 const MOST_GROUPS: usize = 64;
@@ -128,6 +129,7 @@ mod tests {
             file: 0,
             offset: 8,
             bytes,
+            tied_to: None,
         }
     }
 

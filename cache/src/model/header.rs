@@ -9,10 +9,12 @@
 //! last wins), more than 64 dimensions, and a header that does not begin with `{`, which the
 //! format forbids but that crate lets pass.
 
+use super::dtype::Dtype;
 use super::header_fault::HeaderFault;
 use super::header_json;
+use super::metadata::Metadata;
 use super::names::{NameIndex, Named, Twice};
-use super::tensor::{Dtype, SizeFault, TensorInfo, packed_bytes};
+use super::tensor::{SizeFault, TensorInfo, packed_bytes};
 
 /// The longest header that is read, in bytes: the limit of the safetensors crate
 /// (`MAX_HEADER_SIZE`).
@@ -31,7 +33,8 @@ pub struct Header {
     pub tensors: Vec<TensorInfo>,
     /// Where the data begins, counted from the start of the file.
     pub data_offset: u64,
-    pub(super) names: NameIndex,
+    /// What the file says of itself besides.
+    pub metadata: Metadata,
 }
 
 /// The length of the header that `start`, the first bytes of a file of `file_bytes`, announces.
@@ -76,8 +79,8 @@ pub fn header_length(start: &[u8], file_bytes: u64) -> Result<usize, HeaderFault
     }
 }
 
-/// What is often saved under the name of a safetensors file, told by its first bytes.
-fn other_kind(start: &[u8]) -> Option<(&'static str, &'static str)> {
+/// What is often saved under the name of a model, told by its first bytes.
+pub(super) fn other_kind(start: &[u8]) -> Option<(&'static str, &'static str)> {
     let begins =
         |with: &[u8]| start.len() >= with.len() && start[..with.len()].eq_ignore_ascii_case(with);
     if begins(b"version https://git-lfs") {
@@ -92,8 +95,6 @@ fn other_kind(start: &[u8]) -> Option<(&'static str, &'static str)> {
         ))
     } else if begins(b"PK\x03\x04") {
         Some(("a zip or PyTorch file", "convert it to safetensors"))
-    } else if begins(b"GGUF") {
-        Some(("a GGUF file", "convert it to safetensors"))
     } else {
         None
     }
@@ -113,6 +114,13 @@ fn other_kind(start: &[u8]) -> Option<(&'static str, &'static str)> {
 /// A [`HeaderFault`] if it is not a header of such a file. Takes no more memory than a small
 /// multiple of the header's own.
 pub fn parse_header(header: &[u8], file_bytes: u64) -> Result<Header, HeaderFault> {
+    let header = parse(header, file_bytes)?;
+    once(&header.tensors[..])?;
+    Ok(header)
+}
+
+/// The same, but of a header that is right otherwise, names may occur twice.
+pub(super) fn parse(header: &[u8], file_bytes: u64) -> Result<Header, HeaderFault> {
     let claimed = header.len() as u64;
     let data_offset = PREFIX.saturating_add(claimed);
     if claimed > MAX_HEADER_BYTES {
@@ -136,17 +144,26 @@ pub fn parse_header(header: &[u8], file_bytes: u64) -> Result<Header, HeaderFaul
         at: fault.valid_up_to(),
         claimed: header.len(),
     })?;
-    let mut entries = header_json::read(text)?;
+    let (mut entries, metadata) = header_json::read(text)?;
     // Stable: tensors without bytes stay in the order of the header.
     entries.sort_by_key(|entry| (entry.begin, entry.end));
-    // Before the ranges, which cannot all be right where a name occurs twice.
-    let names = NameIndex::new(&entries).map_err(|Twice(first, _)| HeaderFault::DuplicateName {
-        tensor: entries[first].name.clone(),
-    })?;
+    if let Err(fault) = check(&entries, data_bytes) {
+        // Ranges can hardly be right where a name occurs twice, which then says more.
+        once(&entries[..])?;
+        return Err(fault);
+    }
+    let tensors = entries.into_iter().map(|entry| entry.at(data_offset));
     Ok(Header {
-        tensors: place(entries, data_offset, data_bytes)?,
+        tensors: tensors.collect(),
         data_offset,
-        names,
+        metadata,
+    })
+}
+
+/// The index of names that occur once each.
+pub(super) fn once<T: Named>(named: &[T]) -> Result<NameIndex, HeaderFault> {
+    NameIndex::new(named).map_err(|Twice(first, _)| HeaderFault::DuplicateName {
+        tensor: named[first].name().into(),
     })
 }
 
@@ -159,6 +176,21 @@ pub(super) struct Entry {
     pub(super) end: u64,
 }
 
+impl Entry {
+    /// The tensor, in a file whose data begins there. Its range was checked.
+    fn at(self, data_offset: u64) -> TensorInfo {
+        TensorInfo {
+            name: self.name,
+            dtype: self.dtype,
+            shape: self.shape,
+            file: 0,
+            offset: data_offset + self.begin,
+            bytes: self.end - self.begin,
+            tied_to: None,
+        }
+    }
+}
+
 impl Named for Entry {
     fn name(&self) -> &str {
         &self.name
@@ -166,68 +198,58 @@ impl Named for Entry {
 }
 
 /// Checks that the sorted entries cover the data exactly.
-fn place(
-    entries: Vec<Entry>,
-    data_offset: u64,
-    data_bytes: u64,
-) -> Result<Vec<TensorInfo>, HeaderFault> {
-    let mut tensors: Vec<TensorInfo> = Vec::with_capacity(entries.len());
+fn check(entries: &[Entry], data_bytes: u64) -> Result<(), HeaderFault> {
     let mut covered = 0;
-    for Entry {
-        name,
-        dtype,
-        shape,
-        begin,
-        end,
-    } in entries
-    {
+    for (position, entry) in entries.iter().enumerate() {
+        let Entry {
+            dtype, begin, end, ..
+        } = *entry;
+        let (tensor, shape) = (|| entry.name.clone(), || entry.shape.clone());
         if end < begin {
             return Err(HeaderFault::Reversed {
-                tensor: name,
+                tensor: tensor(),
                 begin,
                 end,
             });
         }
         if begin > covered {
             return Err(HeaderFault::Gap {
-                tensor: name,
+                tensor: tensor(),
                 begin,
                 end: covered,
             });
         }
         if begin < covered {
-            let other = tensors
-                .last()
-                .map_or_else(Box::default, |other| other.name.clone());
+            let other = position.checked_sub(1).map(|before| &entries[before]);
             return Err(HeaderFault::Overlap {
-                tensor: name,
+                tensor: tensor(),
                 begin,
-                other,
+                other: other.map_or_else(Box::default, |other| other.name.clone()),
                 end: covered,
             });
         }
-        match packed_bytes(dtype, &shape) {
+        match packed_bytes(dtype, &entry.shape) {
             Err(SizeFault::Overflow) => {
                 return Err(HeaderFault::SizeOverflow {
-                    tensor: name,
+                    tensor: tensor(),
                     dtype,
-                    shape,
+                    shape: shape(),
                 });
             }
             Err(SizeFault::PartOfByte { bits }) => {
                 return Err(HeaderFault::PartOfByte {
-                    tensor: name,
+                    tensor: tensor(),
                     dtype,
-                    shape,
+                    shape: shape(),
                     bits,
                 });
             }
             Ok(needs) if needs != end - begin => {
                 let has = end - begin;
                 return Err(HeaderFault::SizeMismatch {
-                    tensor: name,
+                    tensor: tensor(),
                     dtype,
-                    shape,
+                    shape: shape(),
                     needs,
                     has,
                 });
@@ -236,20 +258,12 @@ fn place(
         }
         if end > data_bytes {
             return Err(HeaderFault::OutsideFile {
-                tensor: name,
+                tensor: tensor(),
                 end,
                 data_bytes,
             });
         }
         covered = end;
-        tensors.push(TensorInfo {
-            name,
-            dtype,
-            shape,
-            file: 0,
-            offset: data_offset + begin,
-            bytes: end - begin,
-        });
     }
     if covered < data_bytes {
         return Err(HeaderFault::TrailingBytes {
@@ -257,5 +271,5 @@ fn place(
             data_bytes,
         });
     }
-    Ok(tensors)
+    Ok(())
 }

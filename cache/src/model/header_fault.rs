@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
+use super::dtype::Dtype;
 use super::escape::escape;
 use super::header::{MAX_DIMENSIONS, MAX_HEADER_BYTES};
-use super::tensor::Dtype;
 
 /// What is wrong with a header.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

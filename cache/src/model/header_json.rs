@@ -6,22 +6,17 @@
 
 use std::fmt;
 
-use safetensors::Dtype;
 use serde::Deserialize;
-use serde::de::value::{Error as PlainError, StrDeserializer};
-use serde::de::{
-    DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::dtype::Dtype;
 use super::escape::escape;
 use super::header::{Entry, MAX_DIMENSIONS};
 use super::header_fault::HeaderFault;
-
-/// Longer than the name of any element type; beyond it, the crate need not be asked.
-const LONGEST_DTYPE: usize = 32;
+use super::metadata::{LONGEST_VALUE, Metadata};
 
 /// Reads the table of a header. Order and names are as in the text; nothing is checked but the form.
-pub(super) fn read(text: &str) -> Result<Vec<Entry>, HeaderFault> {
+pub(super) fn read(text: &str) -> Result<(Vec<Entry>, Metadata), HeaderFault> {
     let mut trouble = Trouble::default();
     let mut json = serde_json::Deserializer::from_str(text);
     let table = json.deserialize_map(Table(&mut trouble));
@@ -69,7 +64,7 @@ pub(super) use no_string;
 struct Table<'t>(&'t mut Trouble);
 
 impl<'de> Visitor<'de> for Table<'_> {
-    type Value = Vec<Entry>;
+    type Value = (Vec<Entry>, Metadata);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object from tensor names to tensors")
@@ -77,14 +72,14 @@ impl<'de> Visitor<'de> for Table<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
-        let mut metadata = false;
+        let mut metadata = None;
         while let Some(name) = map.next_key::<Box<str>>()? {
             if &*name == "__metadata__" {
-                if metadata {
+                if metadata.is_some() {
                     return Err(A::Error::duplicate_field("__metadata__"));
                 }
-                metadata = true;
-                map.next_value::<Option<Metadata>>()?;
+                let strings = map.next_value::<Option<Strings>>()?;
+                metadata = Some(strings.map(|strings| strings.0).unwrap_or_default());
                 continue;
             }
             let seed = Tensor {
@@ -107,7 +102,7 @@ impl<'de> Visitor<'de> for Table<'_> {
                 }
             }
         }
-        Ok(entries)
+        Ok((entries, metadata.unwrap_or_default()))
     }
 }
 
@@ -232,10 +227,7 @@ impl Visitor<'_> for DtypeName<'_> {
     }
 
     fn visit_str<E: Error>(self, dtype: &str) -> Result<Dtype, E> {
-        // The crate's own table of names, so that both know the same ones.
-        let known: StrDeserializer<'_, PlainError> = dtype.into_deserializer();
-        let found = (dtype.len() <= LONGEST_DTYPE).then(|| Dtype::deserialize(known).ok());
-        found.flatten().ok_or_else(|| {
+        Dtype::of_safetensors(dtype).ok_or_else(|| {
             self.trouble.stop(HeaderFault::UnknownDtype {
                 tensor: self.name.into(),
                 dtype: dtype.into(),
@@ -328,24 +320,49 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// `__metadata__`: read because it must be well formed, not kept.
-struct Metadata;
+/// `__metadata__`.
+struct Strings(Metadata);
 
-impl<'de> Deserialize<'de> for Metadata {
+impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Strings;
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Metadata;
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Strings;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of strings as __metadata__")
             }
             no_string!();
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                while map.next_entry::<Text, Text>()?.is_some() {}
-                Ok(Metadata)
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strings, A::Error> {
+                let mut metadata = Metadata::default();
+                while let Some((key, value)) = map.next_entry::<Kept, Kept>()? {
+                    match (key.0, value.0) {
+                        (Some(key), Some(value)) => metadata.note(&key, &value),
+                        _ => metadata.leave_out(),
+                    }
+                }
+                Ok(Strings(metadata))
             }
         }
-        json.deserialize_map(Strings)
+        json.deserialize_map(Object)
+    }
+}
+
+/// A string that is kept if it is short.
+struct Kept(Option<Box<str>>);
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Kept;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, as are all values of __metadata__")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Kept, E> {
+                Ok(Kept((text.len() <= LONGEST_VALUE).then(|| text.into())))
+            }
+        }
+        json.deserialize_str(Any)
     }
 }
 
@@ -358,7 +375,7 @@ impl<'de> Deserialize<'de> for Text {
         impl Visitor<'_> for Any {
             type Value = Text;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, as are all values of __metadata__")
+                f.write_str("a string")
             }
             fn visit_str<E: Error>(self, _: &str) -> Result<Text, E> {
                 Ok(Text)

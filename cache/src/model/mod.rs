@@ -6,41 +6,52 @@
 //! believed, because what a header says becomes offsets, lengths and allocations later: see
 //! [`parse_header`].
 //!
-//! Read are single `.safetensors` files and sharded models (`.safetensors.index.json`). Of a
-//! sharded model, the tensors that its index names are the model; what else the shards hold is left
-//! out and counted in [`Summary::unmapped`]. A name that two shards hold is refused even if the
-//! index names it, because programs differ in which of the two they take.
+//! Read are single `.safetensors` files, GGUF files, whole and split, PyTorch checkpoints (`.bin`,
+//! `.pt`, `.pth`, `.ckpt`: zip files, of which nothing is run), and sharded models
+//! (`.safetensors.index.json`, `.bin.index.json`). Of a sharded model, the tensors that its index
+//! names are the model; what else the shards hold is left out and counted in [`Summary::unmapped`]. A
+//! name that two shards hold is refused even if the index names it, because programs differ in which
+//! of the two they take.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `open.rs` | paths → models, joining shards |
+//! | `open.rs`, `join.rs` | paths → models, joining shards |
 //! | `header.rs`, `header_json.rs` | the header of a safetensors file, and its JSON |
 //! | `header_fault.rs` | what can be wrong with it |
 //! | `shard_index.rs` | the index of a sharded model |
+//! | `gguf/` | GGUF files |
 //! | `file.rs` | opening regular files, and their identities |
 //! | `tensor.rs`, `names.rs` | a tensor, and finding one by name |
+//! | `kind/` | what a model is: its role and family |
 //! | `summary.rs`, `groups.rs` | a model in a few numbers, and in a few groups of tensors |
 //! | `discover.rs` | models in folders |
+//! | `torch/` | PyTorch checkpoints |
 //! | `error.rs`, `escape.rs` | what went wrong, and names made safe to print |
 //!
 //! ## Size
 //!
-//! A handle is one pointer. What it points at is about 250 bytes and the paths, and per tensor 56
+//! A handle is one pointer. What it points at is about 250 bytes and the paths, and per tensor 64
 //! bytes, its name, 8 per dimension and about 8 for finding it by name.
 
 mod discover;
+mod dtype;
 mod error;
 mod escape;
 mod file;
+mod gguf;
 mod groups;
 mod header;
 mod header_fault;
 mod header_json;
+mod join;
+mod kind;
+mod metadata;
 mod names;
 mod open;
 mod shard_index;
 mod summary;
 mod tensor;
+mod torch;
 
 use std::any::Any;
 use std::fmt;
@@ -50,14 +61,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 pub use discover::{Discovery, Entry, MAX_DEPTH, OtherFile, discover};
+pub use dtype::Dtype;
 pub use error::OpenError;
 pub use escape::{Escaped, LONGEST, escape, escape_path};
 pub use file::FileIdentity;
+pub use gguf::{GgufFault, GgufHeader, MAX_GGUF_BYTES, SplitFault, parse_gguf};
 pub use header::{Header, MAX_DIMENSIONS, MAX_HEADER_BYTES, header_length, parse_header};
 pub use header_fault::HeaderFault;
+pub use kind::{Family, Kind, Role};
+pub use metadata::Metadata;
 pub use shard_index::{IndexFault, MAX_INDEX_BYTES, ShardIndex, parse_index};
 pub use summary::{DtypeShare, Summary};
-pub use tensor::{Dtype, TensorInfo, element_alignment};
+pub use tensor::TensorInfo;
+pub use torch::TorchFault;
 
 use names::NameIndex;
 
@@ -106,6 +122,41 @@ struct Parts {
     names: NameIndex,
     bytes: u64,
     unmapped: usize,
+    format: Format,
+    metadata: Metadata,
+}
+
+/// The format of a model's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// One safetensors file.
+    Safetensors,
+    /// Several safetensors files, joined by an index.
+    Sharded,
+    /// GGUF, one file or several.
+    Gguf,
+    /// A zip file with a pickle, as `torch.save` writes it.
+    PyTorch,
+}
+
+impl Format {
+    /// Its name: `safetensors`, `sharded`, `gguf`, `pytorch`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+            Format::Sharded => "sharded",
+            Format::Gguf => "gguf",
+            Format::PyTorch => "pytorch",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Which model: unique in this process, never used again.
@@ -165,9 +216,11 @@ impl ModelFile {
 }
 
 impl Model {
-    /// Opens a `.safetensors` file, or a sharded model by its `.safetensors.index.json`, reading
-    /// headers only. A file of any other name is read as a safetensors file, unless its extension
-    /// is that of another format.
+    /// Opens a `.safetensors` file, a GGUF file with the other parts of a split model by its first, a
+    /// PyTorch checkpoint, or a sharded model by its `.safetensors.index.json` or `.bin.index.json`,
+    /// reading headers only. A file that begins as GGUF files or zip files do is a GGUF file or a
+    /// checkpoint whatever its name; any other is read as a safetensors file, unless its extension is
+    /// that of another format.
     ///
     /// # Errors
     /// An [`OpenError`] that names the file, what is wrong with it, and what to do. Only regular
@@ -190,8 +243,9 @@ impl Model {
         }
     }
 
-    /// Its name: what precedes `.safetensors` or `.safetensors.index.json` in the file's name,
-    /// unless it was given another. Print it through [`escape`](escape()).
+    /// Its name: what precedes `.safetensors`, `.gguf` or, of a split model, `-00001-of-00003.gguf`,
+    /// the extension of a PyTorch checkpoint, or these and `.index.json` in the file's name, unless it
+    /// was given another. Print it through [`escape`](escape()).
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -239,7 +293,17 @@ impl Model {
         Some((position, &self.tensors()[position]))
     }
 
-    /// The bytes of all its tensors, without headers.
+    /// What format its files have.
+    pub fn format(&self) -> Format {
+        self.inner.parts.format
+    }
+
+    /// What its file says of itself besides its tensors; of several files, the first.
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.parts.metadata
+    }
+
+    /// The bytes of all its tensors, tied ones once, without headers.
     pub fn bytes(&self) -> u64 {
         self.inner.parts.bytes
     }
@@ -275,15 +339,8 @@ impl Model {
             })?;
         match file::open_regular(&file.path) {
             Ok((open, is)) => file.changed(Some(is)).map(|()| open),
-            Err(OpenError::NotFound { .. }) => {
-                Err(file
-                    .changed(None)
-                    .err()
-                    .unwrap_or_else(|| OpenError::NotFound {
-                        path: file.path.clone(),
-                    }))
-            }
-            Err(other) => Err(other),
+            Err(error) if error.is_absence() => Err(file.changed(None).err().unwrap_or(error)),
+            Err(error) => Err(error),
         }
     }
 }

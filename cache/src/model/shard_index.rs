@@ -1,34 +1,116 @@
-//! The index of a sharded model, `*.safetensors.index.json`, as a pure function over its bytes.
+//! The index of a sharded model, `*.safetensors.index.json` or `*.bin.index.json`, as a pure function over its bytes.
 //!
 //! It is written by Hugging Face's `save_pretrained` (transformers, diffusers): an object whose
 //! `weight_map` gives the file name of the shard that holds each tensor. Other keys, such as
 //! `metadata`, are skipped.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use thiserror::Error;
 
 use super::escape::escape;
 use super::header_json::{Skipped, no_string, reason};
+use super::names::{NameIndex, Names, Twice};
 
 /// The longest index that is read, in bytes. An index holds less per tensor than a header does, so
 /// the limit for headers leaves room here too.
 pub const MAX_INDEX_BYTES: u64 = 100_000_000;
 
-/// The suffix of an index's file name.
-pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
+/// The suffixes of an index's file name.
+pub(super) const INDEX_SUFFIXES: [&str; 2] = [".safetensors.index.json", ".bin.index.json"];
+
+/// The extensions that shards have.
+pub(super) const SHARD_SUFFIXES: [&str; 2] = [".safetensors", ".bin"];
+
+/// Whether a file has the name of an index.
+pub(super) fn is_named_index(file_name: &str) -> bool {
+    INDEX_SUFFIXES
+        .iter()
+        .any(|suffix| file_name.ends_with(suffix))
+}
 
 /// Which shard holds which tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ShardIndex {
     /// The file names of the shards, sorted, each a plain name in the index's own folder.
     pub shards: Vec<Box<str>>,
-    /// Each tensor's name and shard, an index into `shards`; each name once.
-    pub tensors: HashMap<Box<str>, u32>,
+    placed: Placed,
+    names: NameIndex,
+}
+
+impl ShardIndex {
+    /// Each tensor's name and shard, an index into `shards`, in the order of the index; each name
+    /// once.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
+        (0..self.placed.count()).map(|at| (self.placed.name(at), self.placed.shard(at)))
+    }
+
+    /// The shard that a tensor is in, an index into `shards`.
+    pub fn shard(&self, tensor: &str) -> Option<u32> {
+        self.position(tensor)
+            .map(|position| self.placed.shard(position))
+    }
+
+    /// Where in [`tensors`](Self::tensors) a name is.
+    pub(super) fn position(&self, tensor: &str) -> Option<usize> {
+        self.names.position(tensor, &self.placed)
+    }
+
+    /// The shard of the tensor at a position of [`tensors`](Self::tensors).
+    pub(super) fn shard_at(&self, position: usize) -> u32 {
+        self.placed.shard(position)
+    }
+
+    /// The index of the names it has.
+    pub(super) fn into_names(self) -> NameIndex {
+        self.names
+    }
+}
+
+impl fmt::Debug for ShardIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardIndex")
+            .field("shards", &self.shards)
+            .field("tensors", &self.placed.count())
+            .finish()
+    }
+}
+
+/// Names of tensors and the shard of each: one text, as there may be a hundred thousand.
+#[derive(Clone, Default)]
+struct Placed {
+    text: String,
+    /// Where in `text` each name ends, and its shard. An index of 100 MB has no room for 2³² of
+    /// either.
+    entries: Vec<(u32, u32)>,
+}
+
+impl Placed {
+    fn push(&mut self, name: &str, shard: u32) {
+        self.text.push_str(name);
+        self.entries.push((self.text.len() as u32, shard));
+    }
+
+    fn shard(&self, position: usize) -> u32 {
+        self.entries[position].1
+    }
+}
+
+impl Names for Placed {
+    fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn name(&self, position: usize) -> &str {
+        let before = position.checked_sub(1);
+        let begin = before.map_or(0, |before| self.entries[before].0);
+        &self.text[begin as usize..self.entries[position].0 as usize]
+    }
 }
 
 /// What is wrong with the index of a sharded model.
@@ -90,9 +172,9 @@ pub enum IndexFault {
         shard: Box<str>,
     },
 
-    /// A shard is no safetensors file.
+    /// A shard is no safetensors file and no PyTorch checkpoint.
     #[error(
-        "places tensor `{}` in `{}`, which is not a .safetensors file; convert the model to safetensors",
+        "places tensor `{}` in `{}`, which is not a .safetensors or .bin file; convert the model to safetensors",
         escape(tensor),
         escape(shard)
     )]
@@ -109,7 +191,7 @@ pub enum IndexFault {
 /// ```
 /// use plimsoll_cache::model::parse_index;
 /// let index = parse_index(br#"{"weight_map":{"w":"m-00001-of-00001.safetensors"}}"#)?;
-/// assert_eq!(index.tensors["w"], 0);
+/// assert_eq!(index.shard("w"), Some(0));
 /// # Ok::<(), plimsoll_cache::model::IndexFault>(())
 /// ```
 ///
@@ -132,24 +214,20 @@ pub fn parse_index(index: &[u8]) -> Result<ShardIndex, IndexFault> {
         bytes,
         reason: reason(&error),
     })?;
-    let WeightMap {
-        found,
-        order,
-        twice,
-    } = map;
-    if let Some((tensor, first, second)) = twice {
-        return Err(IndexFault::DuplicateName {
-            tensor,
-            first: order[first as usize].clone(),
-            second: order[second as usize].clone(),
-        });
-    }
-    for (position, shard) in order.iter().enumerate() {
+    let WeightMap { placed, order } = map;
+    let names = NameIndex::new(&placed).map_err(|Twice(first, second)| {
+        let shard = |at| order[placed.shard(at) as usize].clone();
+        IndexFault::DuplicateName {
+            tensor: placed.name(first).into(),
+            first: shard(first),
+            second: shard(second),
+        }
+    })?;
+    for (number, shard) in order.iter().enumerate() {
         let tensor = || {
-            let mut in_it = found.iter().filter(|(_, at)| **at as usize == position);
-            in_it
-                .next()
-                .map_or_else(Box::default, |(name, _)| name.clone())
+            let mut all = 0..placed.count();
+            let first = all.find(|at| placed.shard(*at) as usize == number);
+            first.map_or_else(Box::default, |at| placed.name(at).into())
         };
         if !is_plain(shard) {
             return Err(IndexFault::ShardPath {
@@ -157,34 +235,37 @@ pub fn parse_index(index: &[u8]) -> Result<ShardIndex, IndexFault> {
                 shard: shard.clone(),
             });
         }
-        if !shard.ends_with(".safetensors") {
+        if !SHARD_SUFFIXES.iter().any(|suffix| shard.ends_with(suffix)) {
             return Err(IndexFault::ShardFormat {
                 tensor: tensor(),
                 shard: shard.clone(),
             });
         }
     }
-    if found.is_empty() {
+    if placed.count() == 0 {
         return Err(IndexFault::NoTensors);
     }
-    Ok(sorted(order, found))
+    let (shards, placed) = sorted(order, placed);
+    Ok(ShardIndex {
+        shards,
+        placed,
+        names,
+    })
 }
 
 /// Puts the shards in the order of their names, which is how they are numbered.
-fn sorted(order: Vec<Box<str>>, mut tensors: HashMap<Box<str>, u32>) -> ShardIndex {
+fn sorted(order: Vec<Box<str>>, mut placed: Placed) -> (Vec<Box<str>>, Placed) {
     let mut shards: Vec<(Box<str>, usize)> = order.into_iter().zip(0..).collect();
     shards.sort_unstable();
     let mut place = vec![0; shards.len()];
     for (new, (_, old)) in shards.iter().enumerate() {
         place[*old] = new as u32;
     }
-    for shard in tensors.values_mut() {
+    for (_, shard) in &mut placed.entries {
         *shard = place[*shard as usize];
     }
-    ShardIndex {
-        shards: shards.into_iter().map(|(name, _)| name).collect(),
-        tensors,
-    }
+    let shards = shards.into_iter().map(|(name, _)| name).collect();
+    (shards, placed)
 }
 
 /// Whether `name` is one name in a folder: not a path, not `..`, without NUL.
@@ -196,12 +277,11 @@ fn is_plain(name: &str) -> bool {
 
 struct Document(WeightMap);
 
-/// Shards in the order in which they are first named, by number; and the first name that occurs
-/// twice, with both its shards.
+/// Tensors, of which names may occur twice, and the shards in the order in which they are first
+/// named.
 struct WeightMap {
-    found: HashMap<Box<str>, u32>,
+    placed: Placed,
     order: Vec<Box<str>>,
-    twice: Option<(Box<str>, u32, u32)>,
 }
 
 impl<'de> Deserialize<'de> for Document {
@@ -240,32 +320,48 @@ impl<'de> Deserialize<'de> for WeightMap {
             }
             no_string!();
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-                let mut numbers: HashMap<Box<str>, u32> = HashMap::new();
-                let mut weights = WeightMap {
-                    found: HashMap::new(),
-                    order: Vec::new(),
-                    twice: None,
-                };
-                while let Some((tensor, shard)) = map.next_entry::<Box<str>, Box<str>>()? {
-                    let number = match numbers.get(&shard) {
-                        Some(&number) => number,
-                        None => {
-                            // An index of 100 MB has no room for 2³² names.
-                            let number = weights.order.len() as u32;
-                            weights.order.push(shard.clone());
-                            numbers.insert(shard, number);
-                            number
-                        }
-                    };
-                    if let Some(&first) = weights.found.get(&tensor) {
-                        weights.twice.get_or_insert((tensor, first, number));
-                    } else {
-                        weights.found.insert(tensor, number);
+                let mut numbers: HashMap<Cow<'de, str>, u32> = HashMap::new();
+                let mut placed = Placed::default();
+                let mut order: Vec<Box<str>> = Vec::new();
+                // Tensors of a shard mostly stand together.
+                let mut latest = 0;
+                while let Some((Piece(tensor), Piece(shard))) = map.next_entry()? {
+                    if order
+                        .get(latest as usize)
+                        .is_none_or(|name| **name != *shard)
+                    {
+                        latest = *numbers.entry(shard).or_insert_with_key(|shard| {
+                            order.push((&**shard).into());
+                            order.len() as u32 - 1
+                        });
                     }
+                    placed.push(&tensor, latest);
                 }
-                Ok(weights)
+                Ok(WeightMap { placed, order })
             }
         }
         json.deserialize_map(Names)
+    }
+}
+
+/// A string, of which no copy is made unless it has escapes.
+struct Piece<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Piece<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Piece<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Piece<'de>, E> {
+                Ok(Piece(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Piece<'de>, E> {
+                Ok(Piece(Cow::Owned(text.to_owned())))
+            }
+        }
+        json.deserialize_str(Any)
     }
 }

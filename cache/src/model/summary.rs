@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::tensor::{Dtype, TensorInfo};
+use super::dtype::Dtype;
+use super::tensor::TensorInfo;
 
 /// What a model is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,9 @@ impl Summary {
                 dtypes.len() - 1
             });
             dtypes[at].tensors += 1;
-            dtypes[at].bytes = dtypes[at].bytes.saturating_add(tensor.bytes);
+            if tensor.tied_to.is_none() {
+                dtypes[at].bytes = dtypes[at].bytes.saturating_add(tensor.bytes);
+            }
         }
         dtypes.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.dtype.cmp(&b.dtype)));
         let with_bytes = || tensors.iter().filter(|tensor| tensor.bytes > 0);
@@ -78,6 +81,7 @@ impl Summary {
 pub(super) fn total_bytes(tensors: &[TensorInfo]) -> u64 {
     tensors
         .iter()
+        .filter(|tensor| tensor.tied_to.is_none())
         .fold(0, |sum: u64, tensor| sum.saturating_add(tensor.bytes))
 }
 

@@ -1,8 +1,6 @@
 //! One tensor of a model: what it is, and where its bytes lie.
 
-use std::alloc::Layout;
-
-pub use safetensors::Dtype;
+use super::dtype::Dtype;
 
 /// A named tensor and where it lies in its file.
 ///
@@ -23,6 +21,9 @@ pub struct TensorInfo {
     pub offset: u64,
     /// How many bytes it takes.
     pub bytes: u64,
+    /// The tensor before it in [`Model::tensors`](super::Model::tensors) that lies in the very same
+    /// bytes: both are one in memory, and count once.
+    pub tied_to: Option<u32>,
 }
 
 impl TensorInfo {
@@ -36,7 +37,7 @@ impl TensorInfo {
     /// Whether its bytes can be used in place, at the alignment its element type needs. A tensor
     /// without bytes always can.
     pub fn is_aligned(&self) -> bool {
-        self.bytes == 0 || self.alignment() >= element_alignment(self.dtype)
+        self.bytes == 0 || self.alignment() >= self.dtype.alignment()
     }
 
     /// How many elements it has.
@@ -47,16 +48,7 @@ impl TensorInfo {
     }
 }
 
-/// The alignment in bytes that one element of `dtype` needs to be read in place: the size of its
-/// scalar. Types below a byte are packed and need none; a complex number is two scalars.
-pub fn element_alignment(dtype: Dtype) -> u64 {
-    match dtype {
-        Dtype::C64 => Layout::new::<f32>().align() as u64,
-        other => (other.bitsize() as u64 / 8).max(1),
-    }
-}
-
-/// How many bytes `shape` elements of `dtype` take.
+/// How many bytes `shape` elements of `dtype`, a type of numbers, take.
 ///
 /// # Errors
 /// [`SizeFault`] where the product leaves 64 bits or does not end at a whole byte. The order of the
