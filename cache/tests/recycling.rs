@@ -41,17 +41,27 @@ impl Dice {
 
 #[test]
 fn random_loads_evictions_and_held_tensors_keep_bytes_mappings_and_memory_in_bounds() {
+    random_loads_keep_bounds(1, false);
+}
+
+#[test]
+fn so_they_do_with_huge_pages() {
+    random_loads_keep_bounds(4, true);
+}
+
+fn random_loads_keep_bounds(scale: u64, huge_pages: bool) {
     const HELD: usize = 6;
     let _turn = turn();
     let folder = Folder::new();
     let models: Vec<Model> = (0..14_u64)
-        .map(|n| folder.model(&format!("m{n}"), MIB / 8 + n * n * 20_011))
+        .map(|n| folder.model(&format!("m{n}"), MIB / 8 + n * n * 20_011 * scale))
         .collect();
     // Made before memory is measured.
     models.iter().for_each(|model| drop(contents(model)));
-    let budget = 9 * MIB;
+    let budget = 9 * MIB * scale;
     // No event is kept: their own memory would blur what is measured.
-    let cache = Cache::builder().ram(budget).build().unwrap();
+    let builder = Cache::builder().ram(budget).huge_pages(huge_pages);
+    let cache = builder.build().unwrap();
     let mut dice = Dice(1);
     let mut held: Vec<(usize, Tensor)> = Vec::new();
     let mut leases: Vec<(usize, Lease)> = Vec::new();
@@ -173,4 +183,42 @@ fn address_space_does_not_grow_with_what_went_through_it() {
     let before = address_space();
     (0..50).for_each(|_| round());
     assert!(address_space() < before + 64 * MIB);
+}
+
+/// Transparent huge pages of this process, bytes.
+fn huge_bytes() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find(|line| line.starts_with("AnonHuge"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .unwrap();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn weights_lie_in_huge_pages_where_those_are_asked_for_and_recycled_ones_stay_huge() {
+    let _turn = turn();
+    let setting = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let enabled = std::fs::read_to_string(setting).unwrap_or_default();
+    if !enabled.contains("[madvise]") {
+        return println!("skipped: {setting} says {enabled:?}, not madvise");
+    }
+    let folder = Folder::new();
+    let [a, b] = ["a", "b"].map(|name| folder.model(name, 17 * MIB));
+    let small = Cache::builder().ram(20 * MIB).build().unwrap();
+    let before = huge_bytes();
+    drop(small.lease([&a]).unwrap());
+    assert_eq!(huge_bytes(), before, "nobody asked");
+    drop(small);
+    let huge = Cache::builder().ram(20 * MIB).huge_pages(true);
+    let huge = huge.build().unwrap();
+    for model in [&a, &b, &a] {
+        let lease = huge.lease([model]).unwrap();
+        verify(&lease, model);
+        let got = huge_bytes() - before;
+        // What is left of a region is small pages; the kernel may have few huge ones at hand.
+        assert!((2 * MIB..=18 * MIB).contains(&got), "{got}");
+    }
+    drop(huge);
+    assert!(huge_bytes() <= before);
 }

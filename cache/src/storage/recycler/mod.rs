@@ -12,18 +12,19 @@
 //!
 //! Only pages for loads that are under way are kept. What no load will use goes back to the system
 //! at once, so an idle cache keeps nothing.
+//!
+//! With huge pages all pieces are whole huge pages, as moving a part of one would split it. What is
+//! left of a region, less than one, is small pages of its own.
 
-use std::ffi::c_void;
-use std::ptr::null_mut;
+mod homes;
+
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
-use rustix::mm::{
-    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect,
-    mremap_fixed, munlock, munmap,
-};
+use rustix::mm::{Advice, MremapFlags, madvise, mremap_fixed, munmap};
 use rustix::process::{Resource, getrlimit};
 
+use self::homes::{Home, Pages};
 use super::extents::Extents;
 
 /// Homes are made of this size at least: address space is cheap, and few homes merge better.
@@ -50,14 +51,14 @@ pub(crate) struct Gathered {
 /// The homes and their free pieces.
 #[derive(Debug)]
 pub(crate) struct Recycler {
-    page: usize,
+    pages: Pages,
     home_len: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    homes: Vec<(usize, usize)>,
+    homes: Vec<Home>,
     /// Addresses of homes that have no pages.
     vacant: Extents,
     /// Addresses of homes whose pages wait for a model.
@@ -73,13 +74,24 @@ struct State {
 impl Recycler {
     /// A recycler for regions of about `budget` bytes in all. Maps nothing yet.
     pub(crate) fn new(budget: u64) -> Recycler {
-        let page = rustix::param::page_size();
+        Recycler::of(Pages::small(), budget)
+    }
+
+    /// Another of huge pages, for as many bytes.
+    ///
+    /// # Errors
+    /// Why there are none here.
+    pub(crate) fn to_huge(&self) -> Result<Recycler, String> {
+        Ok(Recycler::of(Pages::huge()?, self.home_len as u64))
+    }
+
+    fn of(pages: Pages, budget: u64) -> Recycler {
         let home_len = usize::try_from(budget)
             .unwrap_or(usize::MAX / 4)
             .clamp(SMALLEST_HOME, 1 << 40)
-            .next_multiple_of(page);
+            .next_multiple_of(pages.size());
         Recycler {
-            page,
+            pages,
             home_len,
             state: Mutex::new(State::default()),
         }
@@ -87,14 +99,14 @@ impl Recycler {
 
     /// Announces that a load will gather this many bytes, so that evictions for it keep their pages.
     pub(crate) fn expect(&self, bytes: usize) {
-        self.lock().expected += bytes;
+        self.lock().expected += self.pages.whole(bytes);
     }
 
     /// Takes an announcement back: the load did not come to it. Pages that nobody expects any more
     /// go back to the system.
     pub(crate) fn unexpect(&self, bytes: usize) {
         let mut state = self.lock();
-        state.expected = state.expected.saturating_sub(bytes);
+        state.expected = state.expected.saturating_sub(self.pages.whole(bytes));
         state.given += self.give_back(&mut state);
     }
 
@@ -120,7 +132,7 @@ impl Recycler {
     /// that nobody reads or writes meanwhile.
     pub(crate) unsafe fn gather(&self, target: usize, len: usize) -> Result<Gathered, Errno> {
         let mut state = self.lock();
-        state.expected = state.expected.saturating_sub(len);
+        state.expected = state.expected.saturating_sub(self.pages.whole(len));
         let mut gathered = Gathered::default();
         let mut done = 0;
         while done < len {
@@ -167,7 +179,7 @@ impl Recycler {
                         moved += piece.len;
                     }
                     // The pages stay in the region and go when it is unmapped.
-                    Err(_) => renew(&mut state, home, piece.len),
+                    Err(_) => self.renew(&mut state, home, piece.len),
                 }
             }
             at += piece.len;
@@ -206,10 +218,11 @@ impl Recycler {
         target: usize,
         wanted: usize,
     ) -> Result<(Piece, usize), Errno> {
-        if state.refused.is_none() {
-            let (found, recycled) = match state.warm.take(wanted) {
+        let whole = self.pages.whole(wanted);
+        if state.refused.is_none() && whole > 0 && target.is_multiple_of(self.pages.size()) {
+            let (found, recycled) = match state.warm.take(whole) {
                 Some(found) => (Some(found), found.1),
-                None => (self.vacant(state, wanted), 0),
+                None => (self.vacant(state, whole), 0),
             };
             if let Some((home, len)) = found {
                 // SAFETY: the home's addresses are free, the target is the caller's.
@@ -222,7 +235,7 @@ impl Recycler {
                         return Ok((piece, recycled));
                     }
                     Err(errno) => {
-                        renew(state, home, len);
+                        self.renew(state, home, len);
                         if matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::PERM) {
                             state.refused = Some(errno);
                         }
@@ -232,7 +245,7 @@ impl Recycler {
             }
         }
         // SAFETY: the target is the caller's address space.
-        unsafe { map_fresh(target, wanted) }?;
+        unsafe { self.pages.map_fresh(target, wanted) }?;
         let piece = Piece {
             home: None,
             len: wanted,
@@ -249,22 +262,21 @@ impl Recycler {
             if limit.is_some_and(|limit| len as u64 > limit / 4) {
                 return None;
             }
-            let home = self.map_home(len).ok()?;
-            state.homes.push((home, len + 2 * self.page));
-            state.vacant.insert(home + self.page, len);
+            let home = self.pages.home(len).ok()?;
+            state.vacant.insert(home.first, len);
+            state.homes.push(home);
         }
         state.vacant.take(wanted)
     }
 
-    /// Maps a home: a page that stays, `len` bytes, and a page that separates it from whatever
-    /// comes next.
-    fn map_home(&self, len: usize) -> Result<usize, Errno> {
-        let whole = len + 2 * self.page;
-        // SAFETY: a fresh mapping, not fixed.
-        let home = unsafe { map_home(null_mut(), whole, MapFlags::empty()) }?;
-        // SAFETY: the mapping made above; its first page is kept by this recycler alone.
-        unsafe { (home as *mut u8).write_volatile(1) };
-        Ok(home)
+    /// Makes free addresses of a home one empty mapping again. A move that failed may have left
+    /// pages there, several mappings or, before Linux 6.17, none at all. Addresses that cannot be
+    /// mapped are not used again.
+    fn renew(&self, state: &mut State, home: usize, len: usize) {
+        // SAFETY: addresses of a home that no region uses.
+        if unsafe { self.pages.renew(home, len) }.is_ok() {
+            state.vacant.insert(home, len);
+        }
     }
 
     /// Moves pages, leaving the source mapped and empty.
@@ -298,79 +310,19 @@ impl Recycler {
             // SAFETY: free addresses of a home, which nobody uses.
             match unsafe { madvise(start as *mut _, len, Advice::LinuxDontNeed) } {
                 Ok(()) => state.vacant.insert(start, len),
-                Err(_) => renew(state, start, len),
+                Err(_) => self.renew(state, start, len),
             }
         }
         given
     }
 }
 
-/// Makes free addresses of a home one empty mapping again. A move that failed may have left pages
-/// there, several mappings or, before Linux 6.17, none at all. Addresses that cannot be mapped are
-/// not used again.
-fn renew(state: &mut State, home: usize, len: usize) {
-    // SAFETY: addresses of a home that no region uses.
-    if unsafe { map_home(home as *mut _, len, MapFlags::FIXED) }.is_ok() {
-        state.vacant.insert(home, len);
-    }
-}
-
-/// Maps addresses of a home, without pages: those of a process that locks all it maps
-/// (`mlockall(MCL_FUTURE)`) are unlocked before they are accessible, or they would all be there at
-/// once.
-///
-/// Pages of a home take its advice along wherever they are moved. They are kept out of forked
-/// children, since a living one would turn every recycled page into a copy; but the addresses have
-/// to stay taken there (`WIPEONFORK`, not `DONTFORK`), lest what is moved to them lands on memory of
-/// the child's own. And they are kept out of core dumps, where a home would be as long as its
-/// addresses. Where advice is not taken, all still works.
-///
-/// # Safety
-/// As `mmap`: what lies at fixed addresses is replaced.
-unsafe fn map_home(at: *mut c_void, len: usize, fixed: MapFlags) -> Result<usize, Errno> {
-    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | fixed;
-    // SAFETY: as the caller promises.
-    let home = unsafe { mmap_anonymous(at, len, ProtFlags::empty(), flags) }?;
-    // SAFETY: the mapping made above, which nobody uses yet.
-    unsafe {
-        let _ = munlock(home, len);
-        for advice in [Advice::LinuxWipeOnFork, Advice::LinuxDontDump] {
-            let _ = madvise(home, len, advice);
-        }
-        if let Err(errno) = mprotect(home, len, MprotectFlags::READ | MprotectFlags::WRITE) {
-            // At fixed addresses that would leave a gap in a home.
-            if !fixed.contains(MapFlags::FIXED) {
-                let _ = munmap(home, len);
-            }
-            return Err(errno);
-        }
-    }
-    Ok(home as usize)
-}
-
-/// Maps plain fresh memory over addresses of the caller.
-///
-/// # Safety
-/// The range must be the caller's own address space.
-pub(crate) unsafe fn map_fresh(target: usize, len: usize) -> Result<(), Errno> {
-    // SAFETY: as the caller promises.
-    unsafe {
-        mmap_anonymous(
-            target as *mut _,
-            len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
-        )
-    }?;
-    Ok(())
-}
-
 impl Drop for Recycler {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (home, len) in state.homes.drain(..) {
+        for home in state.homes.drain(..) {
             // SAFETY: the recycler's own mapping. Pages that were moved out of it are elsewhere.
-            let _ = unsafe { munmap(home as *mut _, len) };
+            let _ = unsafe { munmap(home.start as *mut _, home.len) };
         }
     }
 }
