@@ -123,6 +123,19 @@ pub enum Error {
         /// XXH3-64 of what is there.
         found: u64,
     },
+    /// A mapped file is no longer what was mapped: what was read of the weights may be wrong.
+    #[error(
+        "the weights of `{}` cannot be trusted: {} {what}; open the model again",
+        model.escape_debug(), path.display().to_string().escape_debug()
+    )]
+    Poisoned {
+        /// The model.
+        model: String,
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        what: String,
+    },
     /// A model could not be loaded.
     #[error(transparent)]
     Load(Arc<LoadError>),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
+use candle_core::quantized::QTensor;
 
 use crate::books::Holder;
 use crate::cache::{Seat, Shared};
@@ -118,6 +119,29 @@ impl Lease {
         })
     }
 
+    /// Whether the weights it has given out are still what was loaded, as far as that can be told.
+    /// Only mapped files ([`Storage::Mapped`](crate::Storage::Mapped)) can change under a lease:
+    /// whoever computes with them should ask this afterwards, and throw the result away where it
+    /// fails. It is asked at release too: then the model is dropped, so that the next lease of it
+    /// begins with its files as they are.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], with what became of the first file that is not.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut given_out = self.held.iter().filter_map(|held| held.weights.get());
+        given_out.try_for_each(|weights| weights.check())
+    }
+
+    /// Drops the models that are no longer what was loaded.
+    fn drop_poisoned(&self) {
+        for held in &self.held {
+            let checked = held.weights.get().map(|weights| weights.check());
+            if let Some(Err(error)) = checked {
+                self.shared.drop_poisoned(&held.seat.entry, &error);
+            }
+        }
+    }
+
     /// Says that another thread than the one that asked for it will release it. Without this, a
     /// lease that was silently given to another thread counts as one that cannot be released while
     /// the thread that asked for it waits for another lease: see
@@ -141,6 +165,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.hand_over();
+        self.drop_poisoned();
         for held in &mut self.held {
             // Whoever evicts has to be the last to hold the weights.
             drop(held.weights.take());
@@ -206,6 +231,29 @@ impl<'a> Leased<'a> {
     /// [`Error::Corrupt`] where a device finds that something wrote to it.
     pub fn tensor(&self, name: &str) -> Result<Tensor, Error> {
         self.weights.tensor(self.position(name)?)
+    }
+
+    /// A tensor of GGUF blocks, or of F32, F16 or BF16 numbers, as a quantised one on the device
+    /// where the model was granted: what candle's own reader of GGUF gives, and `QMatMul` takes.
+    ///
+    /// In RAM it is a view of the resident weights or a copy, as [`tensor`](Self::tensor) is; a
+    /// copy also where the same tensor was asked for as a plain one before, or this one is of
+    /// another shape than the tensor it shares its bytes with. It keeps the memory alive as a
+    /// tensor does. candle may repack the blocks of a tensor that it multiplies by, in memory of
+    /// its own that goes with the tensor and is counted nowhere.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`], [`Error::NotATensor`] for other element types, scalars, and devices
+    /// without quantised tensors, [`Error::Corrupt`].
+    pub fn quantised(&self, name: &str) -> Result<Arc<QTensor>, Error> {
+        let index = self.position(name)?;
+        let quantised = self.weights.quantised(index)?;
+        quantised.ok_or_else(|| Error::NotATensor {
+            model: self.model().name().to_owned(),
+            tensor: name.to_owned(),
+            dtype: self.tensors()[index].dtype.to_string(),
+            reason: "its device has no quantised tensors".to_owned(),
+        })
     }
 
     /// The bytes of a tensor as they are in the file.

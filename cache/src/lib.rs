@@ -58,7 +58,7 @@ pub use error::{BuildError, Error, LoadError};
 pub use lease::{Lease, Leased};
 pub use model::Model;
 pub use observe::LoadObserver;
-pub use storage::{Storage, WeightBytes};
+pub use storage::{Mapping, Storage, WeightBytes};
 
 /// Compiles what the book says about embedding.
 #[cfg(doctest)]

@@ -178,6 +178,7 @@ impl<I: Io> Books<I> {
             last_leased_ns: slot.last_leased_ns.load(Relaxed),
             leases: slot.leases.load(Relaxed),
             reload_ns: self.reload_ns(entry, tier),
+            reload_bytes: slot.reload.bytes(),
             elsewhere,
         })
     }
@@ -202,6 +203,7 @@ fn told<M: Named>(
         bytes: entry.slots[tier].charge,
         score: score.filter(|score| score.is_finite()),
         skipped,
+        reload_bytes: entry.slots[tier].reload.bytes(),
     };
     let mut spared: Vec<&(f64, Arc<Entry<M>>)> = eligible
         .iter()

@@ -36,6 +36,33 @@ pub(crate) struct Slot {
     pub(crate) from_file_ns: AtomicU64,
     /// What loading it from the copy in RAM took the last time, nanoseconds.
     pub(crate) from_ram_ns: AtomicU64,
+    /// What coming back would have to read from the disk, bytes, by the last look at mapped files.
+    pub(crate) reload: Reload,
+}
+
+/// Bytes that somebody may have counted.
+#[derive(Debug)]
+pub(crate) struct Reload(AtomicU64);
+
+/// Stands for what nobody has counted.
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for Reload {
+    fn default() -> Reload {
+        Reload(AtomicU64::new(UNKNOWN))
+    }
+}
+
+impl Reload {
+    pub(crate) fn set(&self, bytes: Option<u64>) {
+        // A single number, in no order with anything else.
+        self.0.store(bytes.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        let bytes = self.0.load(Ordering::Relaxed);
+        (bytes != UNKNOWN).then_some(bytes)
+    }
 }
 
 impl<M> Entry<M> {

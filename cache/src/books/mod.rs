@@ -40,7 +40,7 @@ pub(crate) use account::{Account, Remains};
 pub(crate) use admission::{Ask, Denied, Wait};
 pub(crate) use choice::Choice;
 pub(crate) use claims::{Route, Task};
-pub(crate) use entry::{Entry, Named, Seat, Slot};
+pub(crate) use entry::{Entry, Named, Reload, Seat, Slot};
 pub(crate) use gate::Gate;
 pub(crate) use holder::Holder;
 pub use leaving::Cleared;

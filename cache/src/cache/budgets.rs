@@ -311,6 +311,9 @@ impl Gate {
         } else {
             0
         };
-        (used.saturating_sub(arriving).saturating_add(kept), declared)
+        // Page cache is already in what the machine says can be had.
+        let page_cache = self.io.devices[tier].page_cache_bytes();
+        let counted = used.saturating_sub(arriving).saturating_sub(page_cache);
+        (counted.saturating_add(kept), declared)
     }
 }

@@ -22,7 +22,7 @@ use crate::device::{Device, Host};
 use crate::error::BuildError;
 use crate::observe::{LoadObserver, Unobserved};
 use crate::policy::{Lru, Policy};
-use crate::storage::Storage;
+use crate::storage::{Mapping, Storage};
 
 /// What transfers to a device are staged through: two buffers of 4 MiB.
 const STAGING: u64 = 8 << 20;
@@ -45,6 +45,8 @@ pub struct Builder {
     ram: Budget,
     devices: Vec<(Arc<dyn Device>, Budget)>,
     storage: Storage,
+    mapping: Mapping,
+    huge_pages: bool,
     snapshots: Snapshots,
     reclaim: Reclaim,
     policy: Box<dyn Policy>,
@@ -65,6 +67,8 @@ impl Default for Builder {
             ram: Budget::unlimited(),
             devices: Vec::new(),
             storage: Storage::default(),
+            mapping: Mapping::default(),
+            huge_pages: false,
             snapshots: Snapshots::default(),
             reclaim: Reclaim::default(),
             policy: Box::new(Lru),
@@ -140,6 +144,24 @@ impl Builder {
     #[must_use]
     pub fn storage(mut self, storage: Storage) -> Builder {
         self.storage = storage;
+        self
+    }
+
+    /// How files are mapped, under storage [`mapped`](Storage::Mapped).
+    #[must_use]
+    pub fn mapping(mut self, mapping: Mapping) -> Builder {
+        self.mapping = mapping;
+        self
+    }
+
+    /// Whether weights lie in transparent huge pages, under storage
+    /// [`anonymous`](Storage::Anonymous): fresh ones cost a load less than small ones do, and giving
+    /// them back costs next to nothing. They are asked for by `madvise(2)`; where the kernel gives
+    /// none, a warning says so and weights lie in small pages. No, unless this says otherwise: making
+    /// them may take the kernel time to compact memory.
+    #[must_use]
+    pub fn huge_pages(mut self, huge: bool) -> Builder {
+        self.huge_pages = huge;
         self
     }
 
@@ -229,7 +251,11 @@ impl Builder {
             crate::budget::Limit::Fixed(bytes) => bytes,
             crate::budget::Limit::Auto => 0,
         };
-        let ram = Arc::new(Host::ram(self.storage, home_bytes));
+        let mut ram = Host::ram(self.storage, home_bytes).with_mapping(self.mapping);
+        if self.huge_pages {
+            ram = ram.with_huge_pages();
+        }
+        let ram = Arc::new(ram);
         let mut devices: Vec<Arc<dyn Device>> = vec![Arc::clone(&ram) as Arc<dyn Device>];
         let mut budgets = vec![self.ram];
         for (device, budget) in self.devices {

@@ -83,8 +83,7 @@ impl Cache {
     /// whether it is gone already.
     pub fn drop_model(&self, model: &Model) -> bool {
         let entry = self.shared.entry(model);
-        self.shared.registry.remove(&entry);
-        self.shared.gate.drop_entry(&entry, &EvictReason::Dropped)
+        self.shared.drop_entry(&entry)
     }
 
     /// Evicts every model that no lease holds, from every tier, and says which stay.

@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use malloc_stats::size::Size;
 use malloc_stats::{Depth, Diff, Metric};
-use plimsoll_events::{Evict, EvictReason, Kind, Load as Loaded, Origin, Stream, Tally};
+use plimsoll_events::{
+    Evict, EvictReason, Kind, Load as Loaded, Origin, PageCacheLeft, Stream, Tally,
+};
 
 use super::arrival::Arrival;
 use super::keeper::Owed;
 use super::known::Known;
+use super::page_cache::NextLook;
 use super::telling::{About, Told};
 use super::{Gate, Seat};
 use crate::books::{Choice, Io, RAM, Remains, Route, Task};
@@ -33,6 +36,8 @@ pub(crate) struct Hands {
     pub(super) owed: Owed,
     /// Bytes of RAM that are reserved and have not arrived.
     pub(super) arriving: AtomicU64,
+    /// When what is resident of mapped weights is looked at again.
+    pub(super) next_look: NextLook,
     pub(super) gate: OnceLock<Weak<Gate>>,
     /// Loads and unloads under way, and how many there ever were: what tells whether resident
     /// memory changed by one's own doing alone.
@@ -59,6 +64,7 @@ impl Hands {
             about,
             owed: Owed::default(),
             arriving: AtomicU64::new(0),
+            next_look: NextLook::default(),
             gate: OnceLock::new(),
             busy: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
@@ -195,6 +201,7 @@ impl Hands {
 
     fn unload(&self, seat: &Seat, remains: &mut Option<Box<dyn Remains>>) -> Unloaded {
         let taken = seat.entry.model.take_weights(seat.tier);
+        seat.slot().reload.set(None);
         let mut unloaded = match taken.map(Arc::try_unwrap) {
             Some(Ok(weights)) => weights.unload(),
             // Leases let go of the weights before they leave, so this is the last one.
@@ -333,7 +340,8 @@ impl Io for Hands {
                 Diff::between(&before, &after)
             );
         }
-        if seat.tier == RAM && held_bytes == 0 {
+        // Page cache is nothing that an allocator could give back.
+        if seat.tier == RAM && held_bytes == 0 && unloaded.page_cache.is_none() {
             let back = unloaded.recycled_bytes + returned.bytes().unwrap_or(0);
             self.owed.unloaded(seat.charge(), back);
         }
@@ -351,6 +359,11 @@ impl Io for Hands {
             snapshots_us: before.cost_us + after.cost_us,
             considered: choice.considered.clone(),
             considered_besides: choice.besides,
+            page_cache: unloaded.page_cache.map(|seen| PageCacheLeft {
+                mapped_bytes: seen.mapped_bytes,
+                resident: seen.resident,
+                left: unloaded.page_cache_after,
+            }),
             before,
             after,
         })));

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::Entry;
-use crate::books::Named;
-use crate::device::DeviceWeights;
+use crate::books::{Named, RAM, Reload};
+use crate::device::{DeviceWeights, PageCacheSeen, PageCached};
 use crate::model::{FileIdentity, Model};
 
 /// Weights in a tier, shared by the leases that have looked at them.
@@ -18,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) model: Model,
     /// Written only while the tier's door is closed and nobody is inside.
     weights: Box<[RwLock<Option<Shared>>]>,
+    /// The files that its weights in RAM are, where they are mapped.
+    page_cache: Mutex<Option<Looked>>,
     /// Whether its stream has told what it is.
     told: AtomicBool,
 }
@@ -27,6 +29,7 @@ impl Known {
         Known {
             model,
             weights: (0..tiers).map(|_| RwLock::new(None)).collect(),
+            page_cache: Mutex::default(),
             told: AtomicBool::new(false),
         }
     }
@@ -49,18 +52,55 @@ impl Known {
             .clone()
     }
 
+    fn page_cache(&self) -> MutexGuard<'_, Option<Looked>> {
+        let page_cache = self.page_cache.lock();
+        page_cache.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of its weights in RAM is page cache, by the last look.
+    pub(crate) fn page_cache_seen(&self) -> Option<PageCacheSeen> {
+        self.page_cache().as_ref().and_then(|looked| looked.seen)
+    }
+
+    /// Looks what of its weights in RAM is page cache, and notes what coming back would read.
+    pub(crate) fn look_at_page_cache(&self, reload: &Reload) {
+        let looked = self.page_cache().as_ref().map(|one| Arc::clone(&one.at));
+        let Some(at) = looked else { return };
+        let seen = at.look();
+        // It may have gone meanwhile, and come back as another.
+        if let Some(looked) = self.page_cache().as_mut()
+            && Arc::ptr_eq(&looked.at, &at)
+        {
+            looked.seen = Some(seen);
+            reload.set(seen.reload().bytes());
+        }
+    }
+
     pub(crate) fn set_weights(&self, tier: usize, weights: Box<dyn DeviceWeights>) {
+        if tier == RAM {
+            let looked = |at| Looked { at, seen: None };
+            *self.page_cache() = weights.page_cache().map(looked);
+        }
         *self.weights[tier]
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(weights));
     }
 
     pub(crate) fn take_weights(&self, tier: usize) -> Option<Shared> {
+        if tier == RAM {
+            *self.page_cache() = None;
+        }
         self.weights[tier]
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// Mapped files, and what was seen of them.
+struct Looked {
+    at: Arc<dyn PageCached>,
+    seen: Option<PageCacheSeen>,
 }
 
 impl Named for Known {

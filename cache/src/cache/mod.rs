@@ -22,6 +22,7 @@ mod future;
 mod hands;
 mod keeper;
 mod known;
+mod page_cache;
 mod picture;
 mod requests;
 mod shared;

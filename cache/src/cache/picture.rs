@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use plimsoll_events::{Memory, ModelPicture, Picture, PlacePicture, TierPicture};
+use plimsoll_events::{Memory, ModelPicture, PageCache, Picture, PlacePicture, TierPicture};
 
-use super::{Cache, Gate};
+use super::{Cache, Entry, Gate};
 use crate::books::{Io, Named, RAM, Slot};
 use crate::device::Tier;
 use crate::residency::Phase;
@@ -59,9 +59,11 @@ impl Cache {
         })
     }
 
-    /// Which models are where, in every tier, in one consistent picture.
+    /// Which models are where, in every tier, in one consistent picture. What of mapped ones is
+    /// resident is looked at once a second at most.
     #[must_use]
     pub fn residency(&self) -> Picture {
+        self.shared.gate.look_at_page_cache();
         self.shared.gate.picture()
     }
 
@@ -126,6 +128,10 @@ impl Gate {
             working_bytes: account.working_bytes(),
             reserve_bytes: account.reserve,
             resident_models: account.resident().len() as u64,
+            page_cache: account
+                .resident()
+                .filter_map(|entry| page_cache(entry, account.tier))
+                .reduce(PageCache::plus),
         });
         let models = books.somewhere().map(|(entry, phases)| ModelPicture {
             model: entry.model.name().to_owned(),
@@ -154,6 +160,7 @@ impl Gate {
                         reload_us: Some(books.reload_ns(entry, tier))
                             .filter(|ns| *ns > 0)
                             .map(|ns| ns.div_ceil(1000)),
+                        page_cache: page_cache(entry, tier),
                     })
                 })
                 .collect(),
@@ -166,6 +173,16 @@ impl Gate {
             waiting: books.waiting() as u64,
         }
     }
+}
+
+/// What of a model is mapped files, by the last look.
+fn page_cache(entry: &Entry, tier: usize) -> Option<PageCache> {
+    let seen = entry.model.page_cache_seen().filter(|_| tier == RAM)?;
+    Some(PageCache {
+        mapped_bytes: seen.mapped_bytes,
+        resident: seen.resident,
+        reload: seen.reload(),
+    })
 }
 
 /// How long nobody has leased a model, where anybody ever did.

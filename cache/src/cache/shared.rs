@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use malloc_stats::size::Size;
-use plimsoll_events::{Kind, Refuse, RefuseReason};
+use plimsoll_events::{EvictReason, Kind, Refuse, RefuseReason};
 
 use super::budgets::Budgets;
 use super::keeper::Keeper;
@@ -18,6 +18,7 @@ use crate::device::Tier;
 use crate::error::{Error, LoadError};
 use crate::lease::{Held, Lease};
 use crate::model::Model;
+use crate::storage::Storage;
 
 pub(crate) struct Shared {
     /// Tells caches apart, for the place in a model that remembers its entry.
@@ -164,6 +165,10 @@ impl Shared {
                 }
             }
         }
+        if held.iter().any(|one| self.checked(&one.seat).is_err()) {
+            self.gate.leave(held.iter().map(|had| &had.seat), &[]);
+            return None;
+        }
         let now_ns = self.gate.io.now_ns();
         for one in &held {
             one.seat.slot().leased(now_ns, true);
@@ -198,11 +203,40 @@ impl Shared {
         wanted.iter().map(|one| self.item(one)).collect()
     }
 
+    /// Whether a resident model that is pinned is still what was loaded.
+    fn checked(&self, seat: &Seat) -> Result<(), Error> {
+        // Nothing but mapped files changes by itself.
+        if seat.tier != RAM || self.gate.io.ram.storage() != Storage::Mapped {
+            return Ok(());
+        }
+        match seat.entry.model.weights(RAM) {
+            Some(weights) => weights.check(),
+            None => Ok(()),
+        }
+    }
+
+    /// Drops a model that is resident and no longer what was loaded.
+    fn drop_if_poisoned(&self, item: &Item) -> Result<(), Error> {
+        let seat = Seat::new(&item.entry, RAM);
+        if self.gate.io.ram.storage() != Storage::Mapped || !seat.slot().pins.enter_draining() {
+            return Ok(());
+        }
+        let checked = self.checked(&seat);
+        if let Err(error) = &checked {
+            self.drop_poisoned(&seat.entry, error);
+        }
+        self.gate.leave(std::iter::once(&seat), &[]);
+        checked
+    }
+
     /// What comes before every attempt at a lease: budgets that follow are measured, and files that
-    /// will have to be read are looked at, since a dead file is not to cost a good model.
+    /// will have to be read are looked at, since a dead file is not to cost a good model; so are
+    /// files that are mapped, and what of them is resident.
     pub(super) fn prepare(&self, items: &[Item]) -> Result<(), Error> {
         self.budgets.before_lease(&self.gate);
+        self.gate.look_at_page_cache();
         for item in items {
+            self.drop_if_poisoned(item)?;
             let there = |tier: &usize| item.entry.slots[*tier].pins.is_open();
             if item.tiers.iter().any(there) || there(&RAM) {
                 continue;
@@ -215,6 +249,21 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Drops a model: it goes with the last of its leases, and the next to ask gets fresh bytes.
+    /// Returns whether it is gone already.
+    pub(super) fn drop_entry(&self, entry: &Arc<Entry>) -> bool {
+        self.registry.remove(entry);
+        self.gate.drop_entry(entry, &EvictReason::Dropped)
+    }
+
+    /// Drops a model whose files have changed while they were mapped, and says so.
+    pub(crate) fn drop_poisoned(&self, entry: &Arc<Entry>, error: &Error) {
+        let text = error.to_string();
+        tracing::warn!("{text}");
+        self.gate.io.stream.emit(Kind::Note { text });
+        self.drop_entry(entry);
     }
 
     pub(super) fn asks(items: &[Item]) -> Vec<Ask<Known>> {

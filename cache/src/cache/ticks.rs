@@ -180,6 +180,7 @@ impl Gate {
         self.settle();
         self.io.tell_hits();
         self.io.stream.emit(self.sample(snapshot));
+        self.look_at_page_cache();
         let picture = self.picture();
         self.io.stream.emit(Kind::Picture(Box::new(picture)));
     }

@@ -1,27 +1,25 @@
 //! RAM as a device.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use malloc_stats::limits::Host as HostMemory;
 
 use super::{Device, DeviceMemory, DeviceWeights, Load, Tier};
 use crate::error::LoadError;
 use crate::model::Model;
-use crate::storage::{Copies, HostWeights, Recycler, Storage};
+use crate::storage::{HostWeights, Mapping, Means, Storage};
 
 /// RAM: weights under the storage of choice, read straight into place.
 pub struct Host {
     tier: Tier,
-    storage: Storage,
-    recycler: Arc<Recycler>,
-    copies: Arc<Copies>,
+    means: Means,
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
-            .field("storage", &self.storage)
+            .field("storage", &self.means.storage)
             .finish_non_exhaustive()
     }
 }
@@ -30,32 +28,44 @@ impl Host {
     /// RAM as a device of its own, for weights of about `bytes` in all.
     #[must_use]
     pub fn new(storage: Storage, bytes: u64) -> Host {
-        Host::in_tier(Tier::unique(), storage, bytes)
+        Host {
+            tier: Tier::unique(),
+            means: Means::new(storage, Mapping::default(), bytes),
+        }
+    }
+
+    /// How files are mapped, under storage `mapped`.
+    #[must_use]
+    pub fn with_mapping(mut self, mapping: Mapping) -> Host {
+        self.means.mapping = mapping;
+        self
+    }
+
+    /// Uses transparent huge pages under storage `anonymous`; see
+    /// [`Builder::huge_pages`](crate::Builder::huge_pages). Before the first load.
+    #[must_use]
+    pub fn with_huge_pages(mut self) -> Host {
+        self.means.use_huge_pages();
+        self
     }
 
     /// RAM as the tier that every cache has.
     pub(crate) fn ram(storage: Storage, bytes: u64) -> Host {
-        Host::in_tier(Tier::RAM, storage, bytes)
-    }
-
-    fn in_tier(tier: Tier, storage: Storage, bytes: u64) -> Host {
         Host {
-            tier,
-            storage,
-            recycler: Arc::new(Recycler::new(bytes)),
-            copies: Arc::default(),
+            tier: Tier::RAM,
+            means: Means::new(storage, Mapping::default(), bytes),
         }
     }
 
     /// How weights are stored in it.
     pub(crate) fn storage(&self) -> Storage {
-        self.storage
+        self.means.storage
     }
 
     /// Tensors that were copied since the last call because their memory could not be adopted, and
     /// their bytes.
     pub(crate) fn take_copies(&self) -> (u64, u64) {
-        self.copies.take()
+        self.means.copies.take()
     }
 }
 
@@ -77,38 +87,36 @@ impl Device for Host {
     }
 
     fn charge(&self, model: &Model) -> u64 {
-        self.storage.charge(model)
+        self.means.storage.charge(model)
     }
 
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {
         // From the files even where another tier of host memory has them: that copies as much.
-        let weights = HostWeights::load(
-            self.storage,
-            load.model,
-            &self.recycler,
-            &self.copies,
-            load.observer,
-        )?;
+        let weights = HostWeights::load(&self.means, load.model, load.observer)?;
         Ok(Box::new(weights))
     }
 
     fn expect(&self, bytes: u64) {
-        if self.storage == Storage::Anonymous {
-            self.recycler.expect(bytes as usize);
+        if self.means.storage == Storage::Anonymous {
+            self.means.recycler.expect(bytes as usize);
         }
     }
 
     fn unexpect(&self, bytes: u64) {
-        if self.storage == Storage::Anonymous {
-            self.recycler.unexpect(bytes as usize);
+        if self.means.storage == Storage::Anonymous {
+            self.means.recycler.unexpect(bytes as usize);
         }
     }
 
     fn take_given(&self) -> u64 {
-        self.recycler.take_given()
+        self.means.recycler.take_given()
     }
 
     fn kept_bytes(&self) -> u64 {
-        self.recycler.warm_bytes() as u64
+        self.means.recycler.warm_bytes() as u64
+    }
+
+    fn page_cache_bytes(&self) -> u64 {
+        self.means.mapped_bytes.load(Ordering::Relaxed)
     }
 }

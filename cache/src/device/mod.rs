@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use candle_core::Tensor;
+use candle_core::quantized::QTensor;
 use malloc_stats::Metric;
 
 pub use fault::{Fault, FaultSyntax, Injection};
@@ -156,6 +157,12 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     fn kept_bytes(&self) -> u64 {
         0
     }
+
+    /// Bytes of its weights that are page cache, which the machine can take back and does not count
+    /// as used, whether they are resident or not.
+    fn page_cache_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl<D: Device + ?Sized> Device for Arc<D> {
@@ -198,6 +205,10 @@ impl<D: Device + ?Sized> Device for Arc<D> {
     fn kept_bytes(&self) -> u64 {
         (**self).kept_bytes()
     }
+
+    fn page_cache_bytes(&self) -> u64 {
+        (**self).page_cache_bytes()
+    }
 }
 
 /// A model's weights in the memory of a device. Dropping them frees that memory, except for what
@@ -211,11 +222,36 @@ pub trait DeviceWeights: fmt::Debug + Send + Sync {
     /// device finds that the bytes are not what was written.
     fn tensor(&self, index: usize) -> Result<Tensor, Error>;
 
+    /// The tensor at this position as a quantised one on this device, `None` where the device has
+    /// none.
+    ///
+    /// # Errors
+    /// [`Error::NotATensor`] for an element type that is not quantised in candle,
+    /// [`Error::Corrupt`] as of [`tensor`](Self::tensor).
+    fn quantised(&self, index: usize) -> Result<Option<Arc<QTensor>>, Error> {
+        let _ = index;
+        Ok(None)
+    }
+
     /// The bytes of that tensor as they are in the file.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error>;
+
+    /// Whether the bytes are still those that were loaded, as far as that can be told: mapped files
+    /// can be changed by others.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// What tells how much of it is page cache, where it is mapped files.
+    fn page_cache(&self) -> Option<Arc<dyn PageCached>> {
+        None
+    }
 
     /// Bytes that came to lie in memory which an unload had left.
     fn recycled_bytes(&self) -> u64 {
@@ -226,6 +262,36 @@ pub trait DeviceWeights: fmt::Debug + Send + Sync {
     fn unload(self: Box<Self>) -> Unloaded;
 }
 
+/// Looks at the mapped files of weights, whatever has become of those meanwhile.
+pub trait PageCached: Send + Sync {
+    /// What is there now. It takes a system call a file, which walks the file's pages.
+    fn look(&self) -> PageCacheSeen;
+}
+
+/// Mapped files, which the machine counts as page cache and can take back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PageCacheSeen {
+    /// Bytes that are mapped.
+    pub mapped_bytes: u64,
+    /// Those of them that are resident, an upper bound: what the page cache holds of the files.
+    pub resident: Metric,
+    /// Whether they are dropped from the page cache at unload.
+    pub is_dropped: bool,
+}
+
+impl PageCacheSeen {
+    /// What would have to be read from the disk if the weights were unloaded and came back.
+    #[must_use]
+    pub fn reload(self) -> Metric {
+        let mapped = Metric::Exact(self.mapped_bytes);
+        if self.is_dropped {
+            mapped
+        } else {
+            mapped.minus_saturating(self.resident)
+        }
+    }
+}
+
 /// What became of weights' memory.
 #[derive(Default)]
 pub struct Unloaded {
@@ -233,6 +299,10 @@ pub struct Unloaded {
     pub recycled_bytes: u64,
     /// Bytes given back, where that is known exactly.
     pub returned_bytes: Option<u64>,
+    /// What of it was page cache.
+    pub page_cache: Option<PageCacheSeen>,
+    /// What the page cache still holds of it.
+    pub page_cache_after: Option<Metric>,
     /// What tensors still hold.
     pub held: Option<Box<dyn Held>>,
 }

@@ -34,7 +34,8 @@ struct Part {
 fn chunks(model: &Model, half: usize) -> Vec<Vec<Part>> {
     let mut chunks: Vec<Vec<Part>> = Vec::new();
     let mut at = half;
-    for (index, tensor) in model.tensors().iter().enumerate() {
+    let tensors = model.tensors().iter().enumerate();
+    for (index, tensor) in tensors.filter(|(_, tensor)| tensor.tied_to.is_none()) {
         let len = tensor.bytes as usize;
         let mut offset = 0;
         while offset < len {

@@ -18,6 +18,10 @@ pub struct Resident<'a> {
     /// What bringing it back took the last time, nanoseconds: from RAM where it is there too, else
     /// from its files. 0 where that was never done.
     pub reload_ns: u64,
+    /// Where it is mapped: bytes that coming back would have to read from the disk, as they were
+    /// when that was last looked at, a second ago or more. `None` where nobody has looked, and for
+    /// all that is not mapped.
+    pub reload_bytes: Option<u64>,
     /// Whether it is in another tier as well.
     pub elsewhere: bool,
 }

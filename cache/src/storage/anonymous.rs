@@ -1,12 +1,11 @@
 //! Storage `anonymous`, the default: one exactly sized region per model, made of recycled pages
 //! where an eviction left some, and gone at unload.
 
-use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use plimsoll_profiles::window::{Orphan, Span, Window};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use plimsoll_profiles::window::Orphan;
 
+use super::place::Place;
 use super::read::{MOST_THREADS, Target, open_files, read_targets, still_the_same};
 use super::recycler::{Piece, Recycler};
 use crate::error::LoadError;
@@ -27,17 +26,18 @@ impl Plan {
     /// Lays tensors out in file order.
     pub(crate) fn new(model: &Model) -> Plan {
         let mut end = 0_u64;
-        let offsets = model
-            .tensors()
-            .iter()
-            .map(|tensor| {
-                // Sparse files can claim sizes whose sum overflows. What saturates exceeds any
-                // memory, and is refused as that.
-                let at = end.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
-                end = at.saturating_add(tensor.bytes);
-                at
-            })
-            .collect();
+        let mut offsets: Vec<u64> = Vec::with_capacity(model.tensors().len());
+        for tensor in model.tensors() {
+            if let Some(tied) = tensor.tied_to {
+                offsets.push(offsets[tied as usize]);
+                continue;
+            }
+            // Sparse files can claim sizes whose sum overflows. What saturates exceeds any memory,
+            // and is refused as that.
+            let at = end.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+            end = at.saturating_add(tensor.bytes);
+            offsets.push(at);
+        }
         let page = rustix::param::page_size() as u64;
         Plan {
             offsets,
@@ -51,62 +51,6 @@ impl Plan {
     /// What the region counts against the budget: all its pages.
     pub(crate) fn bytes(&self) -> u64 {
         self.len
-    }
-}
-
-/// Address space of a region.
-#[derive(Debug)]
-enum Place {
-    /// In the window, so that blocks of it can be adopted.
-    Span(Span),
-    /// Elsewhere, where there is no window.
-    Plain(Plain),
-}
-
-/// A mapping of its own.
-#[derive(Debug)]
-struct Plain {
-    base: usize,
-    len: usize,
-}
-
-impl Place {
-    fn reserve(bytes: usize) -> Result<Place, String> {
-        match Window::global().and_then(|window| window.span(bytes)) {
-            Ok(span) => Ok(Place::Span(span)),
-            // SAFETY: a fresh mapping, not fixed.
-            Err(_) => unsafe {
-                mmap_anonymous(
-                    null_mut(),
-                    bytes,
-                    ProtFlags::empty(),
-                    MapFlags::PRIVATE | MapFlags::NORESERVE,
-                )
-            }
-            .map(|base| {
-                Place::Plain(Plain {
-                    base: base as usize,
-                    len: bytes,
-                })
-            })
-            .map_err(|errno| errno.to_string()),
-        }
-    }
-
-    fn base(&self) -> NonNull<u8> {
-        match self {
-            Place::Span(span) => span.base(),
-            Place::Plain(plain) => {
-                NonNull::new(plain.base as *mut u8).unwrap_or(NonNull::dangling())
-            }
-        }
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        // SAFETY: its own mapping, which nobody uses any more.
-        let _ = unsafe { munmap(self.base as *mut _, self.len) };
     }
 }
 
@@ -155,6 +99,7 @@ impl Region {
             .tensors()
             .iter()
             .zip(&region.plan.offsets)
+            .filter(|(tensor, _)| tensor.tied_to.is_none())
             .map(|(tensor, offset)| Target {
                 file: tensor.file,
                 offset: tensor.offset,
@@ -242,9 +187,12 @@ impl Region {
         let starts = self.plan.offsets.iter().map(|offset| *offset as usize);
         let sizes = self.sizes.iter().copied().chain([0]);
         for (start, size) in starts.chain([len]).zip(sizes) {
-            // SAFETY: the gap lies in the region, which is writable and not shared yet.
-            unsafe { std::ptr::write_bytes((base + end) as *mut u8, 0, start - end) };
-            end = start + size;
+            // A tied tensor lies in the bytes of one before it.
+            if start > end {
+                // SAFETY: the gap lies in the region, which is writable and not shared yet.
+                unsafe { std::ptr::write_bytes((base + end) as *mut u8, 0, start - end) };
+            }
+            end = end.max(start + size);
         }
     }
 
@@ -264,7 +212,7 @@ impl Region {
     /// # Safety
     /// There must be no other vector over this tensor, nor a slice of its [`bytes`](Self::bytes),
     /// now or later.
-    pub(crate) unsafe fn adopt<T: Copy + 'static>(&self, tensor: usize) -> Option<Vec<T>> {
+    pub(crate) unsafe fn adopt<T: 'static>(&self, tensor: usize) -> Option<Vec<T>> {
         let Some(Place::Span(span)) = &self.place else {
             return None;
         };

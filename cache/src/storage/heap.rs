@@ -60,7 +60,11 @@ impl Blocks {
         let mut blocks = Vec::with_capacity(model.tensors().len());
         for tensor in model.tensors() {
             observer.before_tensor(model, tensor);
-            let bytes = usize::try_from(tensor.bytes).unwrap_or(usize::MAX);
+            let bytes = match tensor.tied_to {
+                None => usize::try_from(tensor.bytes).unwrap_or(usize::MAX),
+                // It is read through the tensor whose bytes it shares.
+                Some(_) => 0,
+            };
             let block = Block::new(bytes).ok_or_else(|| LoadError::Memory {
                 model: model.name().to_owned(),
                 bytes: tensor.bytes,

@@ -4,12 +4,18 @@
 //! |---|---|---|
 //! | [`Storage::Heap`] | the global allocator, one allocation per tensor | what everybody does; the thing to diagnose |
 //! | [`Storage::Anonymous`] | one exactly sized region per model, recycled pages | no fragmentation by construction, gone at unload |
+//! | [`Storage::Mapped`] | the files themselves, mapped privately | loads that read nothing, page cache shared between processes |
 
 mod anonymous;
 mod extents;
+mod guard;
 mod heap;
+mod mapped;
+mod place;
+mod quantised;
 mod read;
 mod recycler;
+mod view;
 mod weights;
 
 use std::fmt;
@@ -20,10 +26,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::Model;
 
 pub(crate) use anonymous::Region;
+pub use mapped::{Advice, Mapping, PageCache};
 pub(crate) use read::{Target, open_files, read_targets, still_the_same};
 pub(crate) use recycler::Recycler;
-pub use weights::WeightBytes;
-pub(crate) use weights::{Copies, HostWeights};
+pub use view::WeightBytes;
+pub(crate) use weights::{Copies, HostWeights, Means};
 
 /// How weights in RAM are stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,16 +43,25 @@ pub enum Storage {
     /// that evictions left behind. Tensors are views of it, without a copy.
     #[default]
     Anonymous,
+    /// The model's files, mapped privately: a load reads nothing, and tensors are views of the page
+    /// cache, copied on write. How, and where not, says [`Mapping`].
+    Mapped,
 }
 
 impl Storage {
-    /// What a model counts against the budget: its tensors' bytes, and under `anonymous` alignment
-    /// and the rest of the last page too.
+    /// What a model counts against the budget: its tensors' bytes; under `anonymous` alignment and
+    /// the rest of the last page too; under `mapped` all pages of its files that it can come to
+    /// have, whether they are resident or not, and no less than under `anonymous`, where it may
+    /// have to go.
     #[must_use]
     pub fn charge(self, model: &Model) -> u64 {
         match self {
             Storage::Heap => model.bytes(),
             Storage::Anonymous => anonymous::Plan::new(model).bytes(),
+            Storage::Mapped => {
+                let anonymous = anonymous::Plan::new(model).bytes();
+                mapped::charge(model).max(anonymous)
+            }
         }
     }
 }
@@ -55,6 +71,7 @@ impl fmt::Display for Storage {
         f.write_str(match self {
             Storage::Heap => "heap",
             Storage::Anonymous => "anonymous",
+            Storage::Mapped => "mapped",
         })
     }
 }
@@ -66,8 +83,9 @@ impl FromStr for Storage {
         match name {
             "heap" => Ok(Storage::Heap),
             "anonymous" => Ok(Storage::Anonymous),
+            "mapped" => Ok(Storage::Mapped),
             _ => Err(format!(
-                "no storage `{}`: heap or anonymous",
+                "no storage `{}`: heap, anonymous or mapped",
                 name.escape_debug()
             )),
         }

@@ -3,9 +3,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::LoadError;
 use crate::model::{FileIdentity, Model, OpenError};
@@ -86,9 +85,9 @@ fn chunks(targets: &[Target]) -> Vec<Chunk> {
 ///
 /// # Errors
 /// A file that is gone, or changed since the model was opened.
-pub(crate) fn open_files(model: &Model) -> Result<Vec<File>, LoadError> {
+pub(crate) fn open_files(model: &Model) -> Result<Vec<Arc<File>>, LoadError> {
     (0..model.files().len())
-        .map(|index| model.reopen_file(index).map_err(LoadError::from))
+        .map(|index| Ok(Arc::new(model.reopen_file(index)?)))
         .collect()
 }
 
@@ -98,7 +97,7 @@ pub(crate) fn open_files(model: &Model) -> Result<Vec<File>, LoadError> {
 ///
 /// # Errors
 /// The first file that changed, with both identities.
-pub(crate) fn still_the_same(model: &Model, files: &[File]) -> Result<(), LoadError> {
+pub(crate) fn still_the_same(model: &Model, files: &[Arc<File>]) -> Result<(), LoadError> {
     for (was, file) in model.files().iter().zip(files) {
         let now = file.metadata().map_err(|source| LoadError::Read {
             path: was.path.to_path_buf(),
@@ -133,7 +132,7 @@ pub(crate) fn still_the_same(model: &Model, files: &[File]) -> Result<(), LoadEr
 /// Every target's range must be writable memory that nobody else reads or writes meanwhile.
 pub(crate) unsafe fn read_targets(
     model: &Model,
-    files: &[File],
+    files: &[Arc<File>],
     targets: &[Target],
     threads: usize,
     observer: &dyn LoadObserver,
@@ -179,7 +178,7 @@ pub(crate) unsafe fn read_targets(
 /// Reads that several threads share.
 struct Work<'a> {
     model: &'a Model,
-    files: &'a [File],
+    files: &'a [Arc<File>],
     chunks: &'a [Chunk],
     next: AtomicUsize,
     stop: AtomicBool,

@@ -1,18 +1,21 @@
 //! The weights of one model in host memory: bytes, and candle tensors over them.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor, WithDType};
+use candle_core::quantized::QTensor;
+use candle_core::{DType, Device, Tensor};
+use malloc_stats::Size;
 use plimsoll_profiles::window::Orphan;
-use safetensors::Dtype;
 
-use super::Storage;
 use super::anonymous::Region;
 use super::heap::Blocks;
+use super::mapped::{Mapped, NotMapped};
+use super::quantised;
 use super::recycler::Recycler;
-use crate::device::{DeviceWeights, Held, Unloaded};
+use super::view::{Adopted, Kind, Seen, View, WeightBytes};
+use super::{Mapping, Storage};
+use crate::device::{DeviceWeights, Held, PageCached, Unloaded};
 use crate::error::{Error, LoadError};
 use crate::model::{Model, TensorInfo};
 use crate::observe::LoadObserver;
@@ -27,6 +30,11 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
+    fn add(&self, tensors: u64, bytes: u64) {
+        self.tensors.fetch_add(tensors, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Tensors and bytes since the last call.
     pub(crate) fn take(&self) -> (u64, u64) {
         let tensors = self.tensors.swap(0, Ordering::Relaxed);
@@ -34,10 +42,74 @@ impl Copies {
     }
 }
 
+/// How weights are kept in a tier of host memory, and what they share there.
 #[derive(Debug)]
-enum Memory {
+pub(crate) struct Means {
+    pub(crate) storage: Storage,
+    pub(crate) mapping: Mapping,
+    pub(crate) recycler: Arc<Recycler>,
+    pub(crate) copies: Arc<Copies>,
+    /// Bytes of mapped files, resident or not.
+    pub(crate) mapped_bytes: Arc<AtomicU64>,
+    /// Whether it was said that some files are not mapped though that is asked for.
+    unfit_said: AtomicBool,
+}
+
+impl Means {
+    /// For weights of about `bytes` in all.
+    pub(crate) fn new(storage: Storage, mapping: Mapping, bytes: u64) -> Means {
+        Means {
+            storage,
+            mapping,
+            recycler: Arc::new(Recycler::new(bytes)),
+            copies: Arc::default(),
+            mapped_bytes: Arc::default(),
+            unfit_said: AtomicBool::new(false),
+        }
+    }
+
+    /// Uses huge pages under `anonymous`, where the kernel gives any. Before the first load.
+    pub(crate) fn use_huge_pages(&mut self) {
+        match self.recycler.to_huge() {
+            Ok(recycler) => self.recycler = Arc::new(recycler),
+            Err(reason) => tracing::warn!("no huge pages: {reason}; weights lie in small ones"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Memory {
     Heap(Blocks),
     Anonymous(Region),
+    Mapped(Mapped),
+}
+
+impl Memory {
+    /// The bytes of a tensor, for whoever may see them.
+    pub(super) fn bytes(&self, index: usize) -> &[u8] {
+        match self {
+            Memory::Heap(blocks) => blocks.bytes(index),
+            Memory::Anonymous(region) => region.bytes(index),
+            Memory::Mapped(mapped) => mapped.bytes(index),
+        }
+    }
+
+    /// Whether a tensor may be adopted, if anything can.
+    pub(super) fn is_adoptable(&self) -> bool {
+        !matches!(self, Memory::Heap(_))
+    }
+
+    /// # Safety
+    /// As [`Region::adopt`].
+    pub(super) unsafe fn adopt<T: 'static>(&self, index: usize) -> Option<Vec<T>> {
+        match self {
+            Memory::Heap(_) => None,
+            // SAFETY: the caller's promise.
+            Memory::Anonymous(region) => unsafe { region.adopt(index) },
+            // SAFETY: as above.
+            Memory::Mapped(mapped) => unsafe { mapped.adopt(index) },
+        }
+    }
 }
 
 /// A model's weights in host memory.
@@ -50,72 +122,46 @@ pub(crate) struct HostWeights {
     copies: Arc<Copies>,
 }
 
-/// Who sees the bytes of a tensor: readers of plain memory, or one candle tensor.
-///
-/// There is never a second tensor over the same bytes: clones share this one's lock, which is what
-/// makes candle's in-place operations and readers safe beside each other. And there is none while
-/// somebody reads plain memory, which has no lock.
-#[derive(Debug, Default)]
-struct View {
-    /// How many read plain memory; or [`ADOPTED`] beside it, once nobody may begin to.
-    readers: AtomicU32,
-    /// The tensor over the adopted block; `None` where it cannot be adopted.
-    tensor: OnceLock<Option<Tensor>>,
-}
-
-const ADOPTED: u32 = 1 << 31;
-
-impl View {
-    /// Begins to read plain memory, unless it is adopted.
-    fn read(&self) -> Option<Reading<'_>> {
-        let mut readers = self.readers.load(Ordering::Relaxed);
-        while readers & ADOPTED == 0 {
-            // Acquire and, in `Reading`, Release: reads end before a tensor over them begins.
-            match self.readers.compare_exchange_weak(
-                readers,
-                readers + 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Some(Reading(&self.readers)),
-                Err(seen) => readers = seen,
-            }
-        }
-        None
-    }
-
-    /// Keeps readers of plain memory away, unless there are some.
-    fn adopt(&self) -> bool {
-        let taken = self
-            .readers
-            .compare_exchange(0, ADOPTED, Ordering::Acquire, Ordering::Acquire);
-        matches!(taken, Ok(_) | Err(ADOPTED))
-    }
-}
-
-/// Somebody reads plain memory.
-#[derive(Debug)]
-struct Reading<'a>(&'a AtomicU32);
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
-    }
-}
-
 impl HostWeights {
     /// Loads a model.
     pub(crate) fn load(
-        storage: Storage,
+        means: &Means,
         model: &Model,
-        recycler: &Arc<Recycler>,
-        copies: &Arc<Copies>,
         observer: &dyn LoadObserver,
     ) -> Result<HostWeights, LoadError> {
+        let region = || Region::load(model, &means.recycler, observer).map(Memory::Anonymous);
+        let copies = &means.copies;
+        let mut storage = means.storage;
+        let mut why = "as asked for".to_owned();
         let memory = match storage {
             Storage::Heap => Memory::Heap(Blocks::load(model, observer)?),
-            Storage::Anonymous => Memory::Anonymous(Region::load(model, recycler, observer)?),
+            Storage::Anonymous => region()?,
+            Storage::Mapped => match Mapped::load(model, means, observer) {
+                Ok(mapped) => {
+                    let (tensors, bytes) = mapped.copied();
+                    copies.add(tensors, bytes);
+                    if tensors > 0 {
+                        why = format!(
+                            "as asked for; {tensors} tensors ({}) are copied, as their elements \
+                             are not aligned in the file",
+                            Size(bytes)
+                        );
+                    }
+                    Memory::Mapped(mapped)
+                }
+                Err(NotMapped::Failed(error)) => return Err(error),
+                Err(NotMapped::Unfit(reason)) => {
+                    if !means.unfit_said.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "not mapped, but kept in `anonymous` storage: {reason}; others may be too"
+                        );
+                    }
+                    (storage, why) = (Storage::Anonymous, reason);
+                    region()?
+                }
+            },
         };
+        tracing::info!(model = %model.name().escape_debug(), %storage, %why, "storage");
         Ok(HostWeights::new(model, memory, copies))
     }
 
@@ -133,48 +179,50 @@ impl HostWeights {
         }
     }
 
-    /// The bytes of a tensor that nobody can write to: it is not adopted.
-    fn plain(&self, index: usize) -> &[u8] {
-        match &self.memory {
-            Memory::Heap(blocks) => blocks.bytes(index),
-            Memory::Anonymous(region) => region.bytes(index),
+    /// The tensor in whose bytes this one lies: itself, unless it is tied.
+    fn home(&self, index: usize) -> usize {
+        let tied = self.model.tensors()[index].tied_to;
+        tied.map_or(index, |tied| tied as usize)
+    }
+
+    fn refused(&self, tensor: &TensorInfo, reason: String) -> Error {
+        Error::NotATensor {
+            model: self.model.name().to_owned(),
+            tensor: tensor.name.to_string(),
+            dtype: tensor.dtype.to_string(),
+            reason,
         }
     }
 
-    fn copy(&self, index: usize, tensor: &TensorInfo) -> Result<Tensor, Error> {
-        let refused = |reason: String| Error::NotATensor {
-            model: self.model.name().to_owned(),
-            tensor: tensor.name.to_string(),
-            dtype: format!("{:?}", tensor.dtype),
-            reason,
-        };
-        let dtype = DType::try_from(tensor.dtype).map_err(|error| refused(error.to_string()))?;
-        let copy = Tensor::from_raw_buffer(self.plain(index), dtype, &tensor.shape, &Device::Cpu)
-            .map_err(|error| refused(error.to_string()))?;
-        self.copies.tensors.fetch_add(1, Ordering::Relaxed);
+    /// The type that a candle tensor of it has.
+    fn candle_type(&self, tensor: &TensorInfo) -> Result<DType, Error> {
+        tensor.dtype.candle().ok_or_else(|| {
+            let reason = match tensor.dtype.quantised() {
+                Some(_) => "it is quantised: ask for it with `quantised`".to_owned(),
+                None => format!("candle has no type {}", tensor.dtype),
+            };
+            self.refused(tensor, reason)
+        })
+    }
+
+    /// Counts a copy that was made of a tensor.
+    fn copied(&self, tensor: &TensorInfo) {
+        self.copies.add(1, tensor.bytes);
         if !self.copies.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 model = %self.model.name().escape_debug(),
                 tensor = %tensor.name.escape_debug(),
                 "tensors are copied, since their memory cannot be adopted: under `heap` storage, \
                  without plimsoll_profiles::Selected as global allocator, without address space, \
-                 or while their bytes are being read"
+                 while their bytes are being read, or while they are adopted as another kind"
             );
         }
-        self.copies.bytes.fetch_add(tensor.bytes, Ordering::Relaxed);
-        Ok(copy)
     }
 
-    /// The one tensor over this memory, if there can be one.
-    fn adopted(&self, region: &Region, index: usize, tensor: &TensorInfo) -> Option<&Tensor> {
-        let view = &self.views[index];
-        if !view.adopt() {
-            return None;
-        }
-        // Two threads may come here at once, and only one may make a vector over these bytes.
-        view.tensor
-            .get_or_init(|| adopt(region, index, tensor))
-            .as_ref()
+    /// What is over the bytes of a tensor, or else those bytes.
+    fn seen(&self, index: usize, kind: Kind) -> Seen<'_> {
+        let tensor = &self.model.tensors()[index];
+        self.views[index].seen(&self.memory, index, tensor, kind)
     }
 }
 
@@ -182,57 +230,86 @@ impl DeviceWeights for HostWeights {
     /// A candle tensor on the CPU: over this memory where it can be adopted, else a copy.
     fn tensor(&self, index: usize) -> Result<Tensor, Error> {
         let tensor = &self.model.tensors()[index];
-        let mut reading = None;
-        if let Memory::Anonymous(region) = &self.memory {
-            let mut adopted = self.adopted(region, index, tensor);
-            if adopted.is_none() {
-                // While it is copied nobody may begin to write to it.
-                reading = self.views[index].read();
-                if reading.is_none() {
-                    // It was adopted since; or it cannot be, and never will be.
-                    adopted = self.adopted(region, index, tensor);
-                }
-            }
-            if let Some(adopted) = adopted {
-                return Ok(adopted.clone());
-            }
+        let dtype = self.candle_type(tensor)?;
+        let refused = |error: candle_core::Error| self.refused(tensor, error.to_string());
+        let home = self.home(index);
+        let seen = self.seen(home, Kind::Tensor);
+        if let Seen::Adopted(Adopted::Tensor(adopted)) = seen
+            && adopted.dtype() == dtype
+        {
+            return match home == index {
+                true => Ok(adopted.clone()),
+                false => adopted.reshape(&tensor.shape[..]).map_err(refused),
+            };
         }
-        let copy = self.copy(index, tensor);
-        drop(reading);
-        copy
+        let bytes = seen.bytes();
+        let copy = Tensor::from_raw_buffer(&bytes, dtype, &tensor.shape, &Device::Cpu);
+        let copy = copy.map_err(refused)?;
+        self.copied(tensor);
+        Ok(copy)
+    }
+
+    /// A quantised tensor on the CPU: over this memory where it can be adopted, else a copy.
+    fn quantised(&self, index: usize) -> Result<Option<Arc<QTensor>>, Error> {
+        let tensor = &self.model.tensors()[index];
+        let refused = |reason: String| self.refused(tensor, reason);
+        let dtype = quantised::quantised_type(tensor).map_err(refused)?;
+        let seen = self.seen(self.home(index), Kind::Quantised);
+        if let Seen::Adopted(Adopted::Quantised(adopted)) = seen
+            && adopted.dtype() == dtype
+            && adopted.shape().dims() == &*tensor.shape
+        {
+            return Ok(Some(Arc::clone(adopted)));
+        }
+        let copy = quantised::copy(&seen.bytes(), tensor).map_err(refused)?;
+        self.copied(tensor);
+        Ok(Some(copy))
     }
 
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
-        let view = &self.views[index];
-        if let Some(reading) = view.read() {
-            return Ok(WeightBytes(Source::Memory(
-                self.plain(index),
-                Some(reading),
-            )));
+        let index = self.home(index);
+        // Once it is adopted it is read through its owner alone: an in-place operation may have
+        // taken a tensor's vector away, whose new owner writes to this memory without any lock.
+        if let Some(plain) = self.views[index].plain(&self.memory, index) {
+            return Ok(plain.bytes());
         }
-        // An in-place operation may have taken the tensor's vector away, whose new owner writes to
-        // this memory without any lock. So once it is adopted it is read through the tensor alone.
-        let Memory::Anonymous(region) = &self.memory else {
-            return Ok(WeightBytes(Source::Memory(self.plain(index), None)));
-        };
-        let tensor = &self.model.tensors()[index];
-        Ok(WeightBytes(match self.adopted(region, index, tensor) {
-            Some(tensor) => Source::Tensor(tensor.storage_and_layout().0),
-            // It could not be adopted, and never will be.
-            None => Source::Memory(self.plain(index), None),
-        }))
+        let kind = Kind::of(&self.model.tensors()[index]);
+        Ok(self.seen(index, kind).bytes())
     }
 
     fn recycled_bytes(&self) -> u64 {
         match &self.memory {
-            Memory::Heap(_) => 0,
+            Memory::Heap(_) | Memory::Mapped(_) => 0,
             Memory::Anonymous(region) => region.recycled_bytes(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.memory {
+            Memory::Mapped(mapped) => mapped.check(self.model.name()),
+            Memory::Heap(_) | Memory::Anonymous(_) => Ok(()),
+        }
+    }
+
+    fn page_cache(&self) -> Option<Arc<dyn PageCached>> {
+        match &self.memory {
+            Memory::Mapped(mapped) => Some(Arc::new(mapped.page_cache())),
+            Memory::Heap(_) | Memory::Anonymous(_) => None,
         }
     }
 
     fn unload(self: Box<Self>) -> Unloaded {
         drop(self.views);
         match self.memory {
+            Memory::Mapped(mapped) => {
+                let released = mapped.release();
+                Unloaded {
+                    page_cache: Some(released.before),
+                    page_cache_after: released.after,
+                    held: released.held.map(|held| Box::new(held) as Box<dyn Held>),
+                    ..Unloaded::default()
+                }
+            }
             Memory::Heap(blocks) => {
                 drop(blocks);
                 Unloaded::default()
@@ -245,6 +322,7 @@ impl DeviceWeights for HostWeights {
                     held: released
                         .held
                         .map(|orphan| Box::new(orphan) as Box<dyn Held>),
+                    ..Unloaded::default()
                 }
             }
         }
@@ -259,88 +337,4 @@ impl Held for Orphan {
     fn is_gone(&self) -> bool {
         Orphan::is_gone(self)
     }
-}
-
-fn adopt(region: &Region, index: usize, tensor: &TensorInfo) -> Option<Tensor> {
-    match tensor.dtype {
-        Dtype::U8 => over::<u8>(region, index, tensor),
-        Dtype::U32 => over::<u32>(region, index, tensor),
-        Dtype::I16 => over::<i16>(region, index, tensor),
-        Dtype::I32 => over::<i32>(region, index, tensor),
-        Dtype::I64 => over::<i64>(region, index, tensor),
-        Dtype::BF16 => over::<half::bf16>(region, index, tensor),
-        Dtype::F16 => over::<half::f16>(region, index, tensor),
-        Dtype::F32 => over::<f32>(region, index, tensor),
-        Dtype::F64 => over::<f64>(region, index, tensor),
-        Dtype::F8_E4M3 => over::<float8::F8E4M3>(region, index, tensor),
-        _ => None,
-    }
-}
-
-fn over<T: WithDType>(region: &Region, index: usize, tensor: &TensorInfo) -> Option<Tensor> {
-    // SAFETY: called once for each tensor, under its cell's initialisation; from here on its bytes
-    // are read through the resulting tensor alone.
-    let vector = unsafe { region.adopt::<T>(index) }?;
-    Tensor::from_vec(vector, &tensor.shape[..], &Device::Cpu).ok()
-}
-
-/// The bytes of a tensor, borrowed from a lease. While this lives, candle's in-place operations on
-/// the same tensor wait: do not run one on the thread that holds it.
-#[derive(Debug)]
-pub struct WeightBytes<'a>(Source<'a>);
-
-#[derive(Debug)]
-enum Source<'a> {
-    /// With what keeps tensors away, where one could come to be over these bytes.
-    Memory(
-        &'a [u8],
-        #[expect(dead_code, reason = "held, not read")] Option<Reading<'a>>,
-    ),
-    Tensor(StorageRef<'a>),
-    /// Fetched from where it cannot be borrowed.
-    Fetched(Vec<u8>),
-}
-
-impl WeightBytes<'_> {
-    /// Bytes that were fetched from a device.
-    #[must_use]
-    pub fn fetched(bytes: Vec<u8>) -> WeightBytes<'static> {
-        WeightBytes(Source::Fetched(bytes))
-    }
-}
-
-impl Deref for WeightBytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let storage = match &self.0 {
-            Source::Memory(bytes, _) => return bytes,
-            Source::Fetched(bytes) => return bytes,
-            Source::Tensor(storage) => storage,
-        };
-        let candle_core::Storage::Cpu(storage) = &**storage else {
-            return &[];
-        };
-        match storage {
-            CpuStorage::U8(values) => values,
-            CpuStorage::U32(values) => bytes_of(values),
-            CpuStorage::I16(values) => bytes_of(values),
-            CpuStorage::I32(values) => bytes_of(values),
-            CpuStorage::I64(values) => bytes_of(values),
-            CpuStorage::BF16(values) => bytes_of(values),
-            CpuStorage::F16(values) => bytes_of(values),
-            CpuStorage::F32(values) => bytes_of(values),
-            CpuStorage::F64(values) => bytes_of(values),
-            CpuStorage::F8E4M3(values) => bytes_of(values),
-            CpuStorage::F6E2M3(bytes)
-            | CpuStorage::F6E3M2(bytes)
-            | CpuStorage::F4(bytes)
-            | CpuStorage::F8E8M0(bytes) => bytes,
-        }
-    }
-}
-
-fn bytes_of<T: WithDType>(values: &[T]) -> &[u8] {
-    // SAFETY: numbers have no padding, so all of their bytes are initialised.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }

@@ -78,5 +78,6 @@ macro_rules! conforms {
 conforms! {
     host_heap: |bytes| Arc::new(Host::new(Storage::Heap, bytes));
     host_anonymous: |bytes| Arc::new(Host::new(Storage::Anonymous, bytes));
+    host_mapped: |bytes| Arc::new(Host::new(Storage::Mapped, bytes));
     simulated: |bytes| Arc::new(Simulated::new(bytes));
 }

@@ -82,6 +82,11 @@ impl Transfer<'_> {
             self.pass();
         }
         self.region.loaded();
+        for (index, tensor) in self.model.tensors().iter().enumerate() {
+            if let Some(tied) = tensor.tied_to {
+                self.sums[index] = self.sums[tied as usize];
+            }
+        }
         SimulatedWeights {
             device: self.device.name.clone(),
             model: self.model.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use candle_core::quantized::QTensor;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Occupied;
@@ -27,6 +28,11 @@ impl DeviceWeights for SimulatedWeights {
     fn tensor(&self, index: usize) -> Result<Tensor, Error> {
         drop(self.bytes(index)?);
         self.there()?.tensor(index)
+    }
+
+    fn quantised(&self, index: usize) -> Result<Option<Arc<QTensor>>, Error> {
+        drop(self.bytes(index)?);
+        self.there()?.quantised(index)
     }
 
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
@@ -77,6 +83,7 @@ impl SimulatedWeights {
             held: Some(Box::new(StillHeld(held))),
             returned_bytes: Some(self.memory.bytes),
             recycled_bytes: 0,
+            ..Unloaded::default()
         }
     }
 }
