@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use malloc_stats::{Metric, Size};
 use plimsoll_events::{
-    BudgetChange, Event, EvictReason, Kind, Origin, Point, Reclaim, RefuseReason,
+    BudgetChange, Event, EvictReason, Kind, Origin, PageCacheLeft, Point, Reclaim, RefuseReason,
 };
 
 use crate::paint::{Paint, Tone, padded, safe, shortened};
@@ -92,6 +92,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
             } else {
                 String::new()
             };
+            let cached = evict.page_cache.as_ref().map_or(String::new(), cached);
             Some(row(
                 "evict",
                 Tone::Warn,
@@ -104,7 +105,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                     size(evict.freed_bytes),
                     evict.returned.to_string(),
                 ],
-                &(paint.tone(Tone::Faint, &why) + &held),
+                &(paint.tone(Tone::Faint, &(why + &cached)) + &held),
             ))
         }
         Kind::Refuse(refuse) => {
@@ -268,5 +269,14 @@ pub fn seconds(microseconds: u64) -> String {
         0..1_000 => format!("{microseconds} us"),
         1_000..1_000_000 => format!("{:.1} ms", microseconds as f64 / 1e3),
         _ => format!("{:.2} s", microseconds as f64 / 1e6),
+    }
+}
+
+/// What became of the page cache of mapped files.
+fn cached(seen: &PageCacheLeft) -> String {
+    let resident = seen.resident;
+    match seen.left {
+        Some(left) => format!(", page cache {resident} -> {left}"),
+        None => format!(", page cache {resident}, still mapped"),
     }
 }

@@ -106,7 +106,7 @@ fn write_models(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::R
         ("failed", Align::Right),
     ];
     // Where several tiers are in play, each has a rate of its own.
-    let with_rates = !tiers::has_device(report);
+    let with_rates = !tiers::has_device(report) && !is_mapped(report);
     if with_rates {
         columns.push(("GB/s", Align::Right));
     }
@@ -137,6 +137,11 @@ fn write_models(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::R
     }
     writeln!(out, "\n{}", paint.tone(Tone::Strong, "models"))?;
     write!(out, "{table}")
+}
+
+/// Whether loads in RAM read nothing, so that their speed says nothing.
+fn is_mapped(report: &Report) -> bool {
+    report.storage == "mapped"
 }
 
 fn write_curve(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::Result {

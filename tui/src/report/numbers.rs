@@ -5,8 +5,8 @@ use std::fmt::Write;
 use malloc_stats::{Metric, Size};
 use plimsoll_events::Report;
 
-use super::signed;
 use super::tiers::{has_device, reclaims, swing};
+use super::{is_mapped, signed};
 use crate::decision::seconds;
 use crate::paint::{Paint, Tone, safe};
 use crate::table::{Align, Table};
@@ -135,7 +135,9 @@ pub(super) fn write(out: &mut String, paint: &Paint, report: &Report) -> std::fm
             report.failed_loads
         ),
     );
-    let rate = if report.load_seconds > 0.0 {
+    let rate = if is_mapped(report) {
+        "mapped: what is not in the page cache is read when it is touched".to_owned()
+    } else if report.load_seconds > 0.0 {
         format!(
             "{:.2} GB/s",
             report.bytes_loaded as f64 / report.load_seconds / 1e9

@@ -7,13 +7,18 @@ use malloc_stats::Size;
 use plimsoll_events::report::{RefusalReport, TierReport};
 use plimsoll_events::{Origin, Report};
 
-use super::{LONGEST_NAME, signed};
+use super::{LONGEST_NAME, is_mapped, signed};
 use crate::decision::{joined, refused, seconds};
 use crate::paint::{Paint, Tone, safe, shortened};
 use crate::table::{Align, Table};
 
 /// Columns of the names of several models.
 const LONGEST_NAMES: usize = 60;
+
+/// Whether loads into a tier have a speed: mapping reads nothing.
+fn has_rate(report: &Report, tier: &str) -> bool {
+    tier != "ram" || !is_mapped(report)
+}
 
 /// Whether anything but RAM is in play.
 pub(super) fn has_device(report: &Report) -> bool {
@@ -85,7 +90,10 @@ pub(super) fn write_tiers(out: &mut String, paint: &Paint, report: &Report) -> R
             tier.evictions.to_string(),
             Size(tier.bytes_loaded).to_string(),
             seconds(micros(tier.load_seconds)),
-            rate((tier.load_seconds > 0.0).then_some(per_second)),
+            rate(
+                Some(per_second)
+                    .filter(|_| tier.load_seconds > 0.0 && has_rate(report, &tier.tier)),
+            ),
             seconds(micros(tier.unload_seconds)),
             bound(tier),
         ]);
@@ -129,7 +137,7 @@ pub(super) fn write_transfers(out: &mut String, paint: &Paint, report: &Report) 
             one.count.to_string(),
             Size(one.bytes).to_string(),
             mean(one.seconds, one.count),
-            rate(one.gb_per_second),
+            rate(one.gb_per_second.filter(|_| has_rate(report, &one.tier))),
             unload.map_or("-".to_owned(), |unload| unload.count.to_string()),
             unload.map_or("-".to_owned(), |unload| mean(unload.seconds, unload.count)),
         ]);

@@ -43,7 +43,7 @@ pub fn verdict(report: &Report) -> Vec<(Tone, String)> {
             );
             sentences.push((Tone::Bad, what));
         }
-        Some(_) if report.live_peak_bytes == 0 => {
+        Some(_) if report.loads == 0 => {
             sentences.push((Tone::Warn, "nothing was ever loaded".to_owned()));
         }
         Some(kept) => {

@@ -73,6 +73,7 @@ pub fn decision(kind: &str, number: u64) -> Kind {
             snapshots_us: 1,
             considered: Vec::new(),
             considered_besides: 0,
+            page_cache: None,
             before: snapshot(number + 4096),
             after: snapshot(number),
         })),

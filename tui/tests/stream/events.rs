@@ -96,6 +96,7 @@ pub fn evict(model: &str, freed: u64, returned: u64, rss: u64) -> Kind {
         recycled_bytes: 0,
         held_bytes: 0,
         returned: Metric::Exact(returned),
+        page_cache: None,
         took_us: 500,
         snapshots_us: 10,
         considered: vec![
@@ -104,12 +105,14 @@ pub fn evict(model: &str, freed: u64, returned: u64, rss: u64) -> Kind {
                 bytes: freed,
                 score: Some(0.5),
                 skipped: None,
+                reload_bytes: None,
             },
             Candidate {
                 model: "other".to_owned(),
                 bytes: 1,
                 score: None,
                 skipped: Some(Skipped::Leased { leases: 2 }),
+                reload_bytes: Some(freed),
             },
         ],
         considered_besides: 0,

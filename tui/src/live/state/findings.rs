@@ -226,8 +226,11 @@ impl State {
             let Some(back) = evict.returned.bytes().filter(|_| evict.tier == "ram") else {
                 continue;
             };
-            let kept = evict.recycled_bytes.saturating_add(evict.held_bytes);
-            freed = freed.saturating_add(evict.freed_bytes.saturating_sub(kept));
+            // Nor is what mapped files return part of what was due.
+            if evict.page_cache.is_some() {
+                continue;
+            }
+            freed = freed.saturating_add(evict.due_bytes());
             returned = returned.saturating_add(back);
             count += 1;
         }

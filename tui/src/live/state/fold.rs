@@ -337,8 +337,7 @@ impl Row {
             took_us: load.took_us,
             bytes: load.charged_bytes,
             returned: Metric::Unavailable,
-            recycled_bytes: 0,
-            held_bytes: 0,
+            due_bytes: 0,
             error: load.error.as_deref().map(cut),
         });
         if load.error.is_some() {
@@ -364,8 +363,7 @@ impl Row {
             took_us: evict.took_us,
             bytes: evict.freed_bytes,
             returned: evict.returned,
-            recycled_bytes: evict.recycled_bytes,
-            held_bytes: evict.held_bytes,
+            due_bytes: evict.due_bytes(),
             error: None,
         });
     }

@@ -78,10 +78,8 @@ pub struct Moved {
     pub bytes: u64,
     /// For an unload: what the system got back.
     pub returned: Metric,
-    /// For an unload: what waits to become the next model's pages.
-    pub recycled_bytes: u64,
-    /// For an unload: what somebody still holds.
-    pub held_bytes: u64,
+    /// For an unload: what the system should have got back.
+    pub due_bytes: u64,
     /// Why it failed, where it did.
     pub error: Option<String>,
 }

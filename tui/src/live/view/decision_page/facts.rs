@@ -8,7 +8,7 @@ use crate::inspect::prose::{compact, compact_metric, lasting, percent};
 use crate::live::screen::theme::{Role, Theme};
 use crate::live::state::{Decision, What};
 use crate::live::view::Scene;
-use crate::live::view::decisions::{arrow, due, outcome, reason, subject, word};
+use crate::live::view::decisions::{arrow, outcome, reason, subject, word};
 use crate::live::view::draw::page::Facts;
 use crate::live::view::draw::{Line, figures};
 
@@ -123,7 +123,7 @@ fn evicted(facts: &mut Facts, evict: &Evict, theme: &Theme) {
     facts.add("freed", &freed);
     let (role, words) = outcome(evict, theme);
     let mut returned = Line::of(role, words);
-    let due = due(evict);
+    let due = evict.due_bytes();
     if due == 0 {
         returned = returned.faint(": nothing was due");
     } else {
@@ -159,6 +159,21 @@ fn evicted(facts: &mut Facts, evict: &Evict, theme: &Theme) {
     let held = Line::of(role, compact(evict.held_bytes))
         .faint(" still held by somebody, and counted until it is let go");
     facts.add("held", &held);
+    if let Some(cached) = evict.page_cache {
+        let paint = theme.paint(0);
+        let mut says = Line::default()
+            .text(compact(cached.mapped_bytes))
+            .faint(", ")
+            .text(compact_metric(&paint, cached.resident))
+            .faint(" of it in RAM; ");
+        says = match cached.left {
+            Some(left) => says
+                .text(compact_metric(&paint, left))
+                .faint(" is left in the page cache"),
+            None => says.faint("tensors still hold it"),
+        };
+        facts.add("mapped", &says);
+    }
     facts.add("took", &Line::default().text(seconds(evict.took_us)));
     snapshots(facts, evict.snapshots_us);
 }

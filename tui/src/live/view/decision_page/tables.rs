@@ -13,6 +13,9 @@ use crate::live::view::models::rank;
 /// Columns of the table of memory.
 pub(super) const MEMORY: u16 = 52;
 
+/// Where the column stands that says what coming back would read.
+const MAPPED: usize = 4;
+
 /// Memory before, and after.
 pub(super) fn memory(before: Around, after: Around) -> Sheet<'static> {
     let rows = [
@@ -97,22 +100,34 @@ pub(super) fn candidates<'a>(evict: &'a Evict, order: &'a [u32]) -> Sheet<'a> {
         0 => title,
         more => title.faint(format!(", {more} more were considered")),
     };
+    let mut columns = vec![
+        Column::right("#", 5).rank(3),
+        Column::left("MODEL", 10).up_to(40),
+        Column::right("SCORE", 9),
+        Column::right("BYTES", 8).rank(1),
+        Column::left("", 8).up_to(24).rank(2),
+        Column::left("WHY", 32).up_to(60),
+    ];
+    // Only what is mapped comes back for less than its bytes.
+    let any_mapped = all.iter().any(|one| one.reload_bytes.is_some());
+    if any_mapped {
+        columns.insert(MAPPED, Column::right("TO READ", 8).rank(1));
+    }
     Sheet {
         title,
-        columns: vec![
-            Column::right("#", 5).rank(3),
-            Column::left("MODEL", 10).up_to(40),
-            Column::right("SCORE", 9),
-            Column::right("BYTES", 8).rank(1),
-            Column::left("", 8).up_to(24).rank(2),
-            Column::left("WHY", 32).up_to(60),
-        ],
+        columns,
         rows: order.len(),
         cell: Box::new(move |row, column, pen| {
             let at = order.get(row).and_then(|at| all.get(*at as usize));
             let Some(one) = at else { return };
             let this = one.model == evict.model;
-            match column {
+            if any_mapped && column == MAPPED {
+                return match one.reload_bytes {
+                    Some(bytes) => pen.write(Role::Text, &compact(bytes)),
+                    None => pen.write(Role::Faint, "-"),
+                };
+            }
+            match column - usize::from(any_mapped && column > MAPPED) {
                 0 => pen.write(Role::Faint, &(row + 1).to_string()),
                 1 if this => pen.write(Role::Strong, &one.model),
                 1 => pen.write(Role::Text, &one.model),

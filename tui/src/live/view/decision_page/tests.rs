@@ -1,6 +1,8 @@
 //! Frames of the page of a decision, and what keys do to it.
 
 use insta::assert_snapshot;
+use malloc_stats::Metric;
+use plimsoll_events::PageCacheLeft;
 use proptest::prelude::*;
 
 use super::DecisionPage;
@@ -267,4 +269,31 @@ proptest! {
             stays_inside(&mut view, &state, area, unicode);
         }
     }
+}
+
+#[test]
+fn a_mapped_model_that_went_owes_nothing_and_says_what_coming_back_reads() {
+    let mut state = cache();
+    let mut gone = evict("bge-m3");
+    gone.page_cache = Some(PageCacheLeft {
+        mapped_bytes: 1 << 30,
+        resident: Metric::Upper(700 << 20),
+        left: Some(Metric::Exact(0)),
+    });
+    gone.considered[0].reload_bytes = Some(324 << 20);
+    decide(
+        &mut state,
+        99,
+        550,
+        What::Evict(Box::new(gone), around(19), around(12)),
+    );
+    let text = shown(&mut DecisionPage::of(99), &state, 200, 30);
+    assert!(text.contains("nothing was due"), "{text}");
+    assert!(
+        text.contains("mapped     1.00G, <=700.0M of it in RAM; 0B is left in the page cache"),
+        "{text}"
+    );
+    let row = text.lines().find(|line| line.contains("went: this"));
+    assert!(text.contains("TO READ"), "{text}");
+    assert!(row.is_some_and(|row| row.contains("324.0M")), "{text}");
 }

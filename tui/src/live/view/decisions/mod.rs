@@ -21,7 +21,7 @@ use crate::live::screen::keys::Action;
 use crate::live::screen::theme::Role;
 use list::{Key, List};
 
-pub(in crate::live::view) use sentence::{arrow, due, outcome, reason, sentence, subject, word};
+pub(in crate::live::view) use sentence::{arrow, outcome, reason, sentence, subject, word};
 
 /// Decisions, the newest first, with the notes of the stream between them.
 #[derive(Debug, Clone, Default)]

@@ -222,7 +222,7 @@ fn evicted(evict: &Evict, theme: &Theme) -> Line {
 
 /// What the system got back of what was freed; in capitals where that is too little.
 pub(in crate::live::view) fn outcome(evict: &Evict, theme: &Theme) -> (Role, String) {
-    let due = due(evict);
+    let due = evict.due_bytes();
     let returned = evict.returned.bytes();
     let (role, word) = match returned.and_then(|returned| enough(returned, due)) {
         Some(false) => (Role::Warn, "RETURNED"),
@@ -234,12 +234,6 @@ pub(in crate::live::view) fn outcome(evict: &Evict, theme: &Theme) -> (Role, Str
         role,
         format!("{word} {back} of {}", compact(evict.freed_bytes)),
     )
-}
-
-/// What should have gone back: what nobody holds, and no load waits for.
-pub(in crate::live::view) fn due(evict: &Evict) -> u64 {
-    let loose = evict.freed_bytes.saturating_sub(evict.held_bytes);
-    loose.saturating_sub(evict.recycled_bytes)
 }
 
 fn refusal(refuse: &Refuse) -> Line {

@@ -231,6 +231,12 @@ impl Gauge {
             let held = format!("held {}", compact(tier.held_bytes));
             notes.push((Role::Warn, held));
         }
+        if let Some(cached) = tier.page_cache {
+            let mapped = compact(cached.mapped_bytes);
+            let resident = compact_metric(&facts.paint, cached.resident);
+            let said = format!("mapped {mapped}, {resident} in RAM, reclaimable");
+            notes.push((Role::Text, said));
+        }
         let tiers = facts.since.iter().flat_map(|since| &since.tiers);
         let before = tiers.take(MOST).find(|was| was.tier == tier.tier);
         let change =

@@ -29,6 +29,7 @@ pub(in crate::live::view) fn place(
         idle_ms: (leases == 0).then_some(240_000),
         score,
         reload_us: Some(1_900_000),
+        page_cache: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub(in crate::live::view) fn candidate(
         bytes: GIB,
         score,
         skipped,
+        reload_bytes: None,
     }
 }
 
@@ -104,6 +106,7 @@ pub(in crate::live::view) fn evict(model: &str) -> Evict {
             candidate("qwen2-7b", None, Some(Skipped::Leased { leases: 12 })),
         ],
         considered_besides: 0,
+        page_cache: None,
         before: Default::default(),
         after: Default::default(),
     }
@@ -249,8 +252,7 @@ pub(in crate::live::view) fn cache() -> State {
             took_us: 41_000,
             bytes: GIB + (100 << 20),
             returned: Metric::Exact(100 << 20),
-            recycled_bytes: 0,
-            held_bytes: 0,
+            due_bytes: GIB + (100 << 20),
             error: None,
         });
     }

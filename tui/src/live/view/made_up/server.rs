@@ -166,6 +166,7 @@ pub(in crate::live::view) mod events {
             snapshots_us: 0,
             considered: Vec::new(),
             considered_besides: 0,
+            page_cache: None,
             before: Snapshot::default(),
             after: Snapshot::default(),
         }))

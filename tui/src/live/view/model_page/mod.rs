@@ -21,7 +21,7 @@ use super::draw::{Column, Line, Mark, figures};
 use super::models::{bar_of, state_role, tier_role};
 use super::{Scene, View, Wish};
 use crate::decision::seconds;
-use crate::inspect::prose::{compact, percent};
+use crate::inspect::prose::{compact, compact_metric, percent};
 use crate::live::State;
 use crate::live::screen::keys::Action;
 use crate::live::screen::theme::Role;
@@ -188,6 +188,16 @@ fn facts(scene: &Scene<'_>, row: &Row, width: u16) -> Facts {
         None => Line::default().faint("not that anybody told"),
     };
     facts.add("used", &used);
+    if let Some(cached) = row.places.iter().find_map(|place| place.page_cache) {
+        let paint = scene.theme.paint(0);
+        let says = Line::default()
+            .text(compact(cached.mapped_bytes))
+            .faint(", ")
+            .text(compact_metric(&paint, cached.resident))
+            .faint(" of it in RAM and reclaimable; coming back reads ")
+            .text(compact_metric(&paint, cached.reload));
+        facts.add("mapped", &says);
+    }
     if let Some(before) = scene.since.map(|since| since.models.get(&row.name)) {
         facts.add("mark", &since(row, before));
     }

@@ -1,6 +1,8 @@
 //! Frames of the page of a model, and what keys do to it.
 
 use insta::assert_snapshot;
+use malloc_stats::Metric;
+use plimsoll_events::PageCache;
 use proptest::prelude::*;
 
 use super::ModelPage;
@@ -152,4 +154,22 @@ proptest! {
             stays_inside(&mut view, &state, area, unicode);
         }
     }
+}
+
+#[test]
+fn what_is_mapped_says_what_of_it_is_in_ram() {
+    let mut state = cache();
+    let row = state.models.rows.get_mut("qwen2-7b").unwrap();
+    row.places[0].page_cache = Some(PageCache {
+        mapped_bytes: 15 << 30,
+        resident: Metric::Upper(12 << 30),
+        reload: Metric::Estimated(3 << 30),
+    });
+    let text = shown(&mut ModelPage::of("qwen2-7b"), &state, 100, 6);
+    assert!(
+        text.contains(
+            "mapped   15.00G, <=12.00G of it in RAM and reclaimable; coming back reads ~3.00G"
+        ),
+        "{text}"
+    );
 }

@@ -201,12 +201,10 @@ impl<'a> List<'a> {
         pen.write(Role::Faint, &age);
     }
 
-    /// Whether the system got back what it should have: nine tenths of what nobody holds, and no
-    /// load waits for. `None` where that cannot be told.
+    /// Whether the system got back what it should have: nine tenths of what was due. `None` where
+    /// that cannot be told.
     fn came_back(moved: &Moved) -> Option<bool> {
-        let due = moved.bytes.saturating_sub(moved.held_bytes);
-        let due = due.saturating_sub(moved.recycled_bytes);
-        enough(moved.returned.bytes()?, due)
+        enough(moved.returned.bytes()?, moved.due_bytes)
     }
 }
 
