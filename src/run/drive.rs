@@ -23,6 +23,8 @@ use crate::output::{Output, complain};
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) interrupted: bool,
+    /// Whether weights were read that could not be, or were not what was loaded.
+    pub(crate) is_poisoned: bool,
     pub(crate) recording_failed: Option<String>,
 }
 
@@ -75,6 +77,8 @@ pub(crate) fn drive(
     let cache = builder
         .opened(opened)
         .storage(plan.storage)
+        .mapping(plan.mapping)
+        .huge_pages(plan.huge_pages)
         .snapshots(plan.snapshots)
         .reclaim(plan.profile.reclaim)
         .observer(Arc::new(watcher))
@@ -99,6 +103,7 @@ pub(crate) fn drive(
         started: Instant::now(),
         checksums: BTreeMap::new(),
         read: Vec::new(),
+        is_poisoned: false,
         interrupted: Arc::clone(&interrupted),
     };
     forget_peak();
@@ -109,6 +114,7 @@ pub(crate) fn drive(
             break;
         }
     }
+    let is_poisoned = run.is_poisoned;
     run.end(published.as_ref());
     // Once everything was told, and before the reader is told how it went.
     drop(published);
@@ -116,6 +122,7 @@ pub(crate) fn drive(
     Ok(Outcome {
         report: audience.report(),
         interrupted: interrupted.load(Ordering::Relaxed),
+        is_poisoned,
         recording_failed: audience.recording_failed(),
     })
 }
@@ -172,6 +179,7 @@ struct Running<'a> {
     checksums: BTreeMap<String, String>,
     /// The checksum of each lease's models, in order.
     read: Vec<u8>,
+    is_poisoned: bool,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -348,14 +356,22 @@ impl Running<'_> {
             Touch::Pages => touch::pages(&weights).map(|_| ()),
             Touch::Checksum => {
                 let sum = touch::checksum(&weights)?;
+                // What was read may not be what is in the file.
+                lease.check()?;
                 self.checksums
                     .insert(model.name().to_owned(), format!("{sum:016x}"));
                 self.read.extend(sum.to_le_bytes());
                 Ok(())
             }
         });
-        if let Err(error) = touched {
-            tracing::warn!(%error, "weights could not be read");
+        match touched.and_then(|()| lease.check()) {
+            Ok(()) => {}
+            // The lease says so itself when it is released.
+            Err(Error::Poisoned { .. }) => self.is_poisoned = true,
+            Err(error) => {
+                self.is_poisoned = true;
+                tracing::warn!(%error, "weights could not be read");
+            }
         }
     }
 

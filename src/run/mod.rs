@@ -26,7 +26,7 @@ pub(crate) mod workload;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use plimsoll_cache::{Model, Snapshots, Storage};
+use plimsoll_cache::{Mapping, Model, Snapshots, Storage};
 use plimsoll_profiles::Profile;
 
 pub(crate) use audience::Recording;
@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) cycles: u32,
     pub(crate) tiers: tiers::Tiers,
     pub(crate) storage: Storage,
+    pub(crate) mapping: Mapping,
+    pub(crate) huge_pages: bool,
     pub(crate) churning: Churning,
     pub(crate) touch: Touch,
     pub(crate) snapshots: Snapshots,

@@ -50,7 +50,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Model>, Error> {
             .map(|other| format!("\n  {} is {}", escape_path(&other.path), other.format))
             .collect();
         return Err(format!(
-            "{}: no models here; looked for .safetensors and .safetensors.index.json{}",
+            "{}: no models here; no file is safetensors or in another format that is read{}",
             escape_path(path),
             others.concat()
         )

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use malloc_stats::limits::Limits;
 use malloc_stats::{Allocator, Size};
-use plimsoll_cache::Model;
+use plimsoll_cache::{Model, Storage};
 use plimsoll_events::Opened;
 
 use super::tiers::Limit;
@@ -51,6 +51,16 @@ fn options(plan: &Plan, cached: bool) -> BTreeMap<String, String> {
     ]);
     if plan.cycles > 1 {
         options.insert("cycles".to_owned(), plan.cycles.to_string());
+    }
+    if cached && plan.storage == Storage::Mapped {
+        options.insert("advise".to_owned(), plan.mapping.advice.to_string());
+        options.insert("page-cache".to_owned(), plan.mapping.page_cache.to_string());
+        if plan.mapping.anywhere {
+            options.insert("mapped-anywhere".to_owned(), "yes".to_owned());
+        }
+    }
+    if cached && plan.huge_pages {
+        options.insert("huge-pages".to_owned(), "yes".to_owned());
     }
     if plan.churning != Churning::None {
         let churn = if cached { "beside" } else { "only" };

@@ -300,3 +300,19 @@ fn a_full_device_in_place_of_output_is_an_error_and_no_panic() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn options_of_another_storage_say_which() {
+    let world = World::new();
+    for (options, wanted) in [
+        (&["--advise", "populate"][..], "mapped"),
+        (&["--page-cache", "drop"], "mapped"),
+        (&["--mapped-anywhere", "--storage", "heap"], "mapped"),
+        (&["--huge-pages", "--storage", "mapped"], "anonymous"),
+    ] {
+        let said = world.refused(&[&["run"], options].concat());
+        let expected = format!("it is for --storage {wanted}");
+        assert!(said.contains(&expected), "{said}");
+        assert!(said.contains(options[0]), "{said}");
+    }
+}

@@ -1,8 +1,10 @@
 //! The main job.
 
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::world::{World, text};
@@ -52,30 +54,29 @@ fn run_makes_models_holds_them_and_evicts() {
 fn checksums_are_those_of_the_safetensors_library_whatever_the_storage() {
     let world = World::new();
     let folder = world.models(&[("one", 3_000_001), ("two", 77_777), ("three", 500_000)]);
+    for off in [0, 1, 4] {
+        mixed(&folder.join(format!("mixed-{off}.safetensors")), off);
+    }
     let folder = folder.to_str().unwrap();
     let mut runs = Vec::new();
-    for storage in ["heap", "anonymous"] {
+    for storage in [
+        &["heap"][..],
+        &["anonymous"],
+        &["anonymous", "--huge-pages"],
+        &["mapped"],
+        &["mapped", "--page-cache", "drop", "--advise", "populate"],
+    ] {
         for profile in ["glibc-default", "jemalloc-default"] {
-            runs.push(world.json(&[
-                "run",
-                "--models",
-                folder,
-                "--touch",
-                "checksum",
-                "--storage",
-                storage,
-                "--profile",
-                profile,
-                "--ram",
-                "3200kB",
-                "--steps",
-                "12",
-                "--json",
-            ]));
+            let mut arguments = vec!["run", "--models", folder, "--touch", "checksum"];
+            arguments.extend(["--profile", profile, "--ram", "3200kB", "--steps", "24"]);
+            arguments.extend(["--json", "--storage"]);
+            arguments.extend(storage);
+            runs.push(world.json(&arguments));
         }
     }
     for run in &runs {
         assert_eq!(run["checksum"], runs[0]["checksum"]);
+        assert_eq!(run["model_checksums"], runs[0]["model_checksums"]);
         assert!(run["evictions_for_room"].as_u64().unwrap() > 0);
     }
     for (name, sum) in runs[0]["model_checksums"].as_object().unwrap() {
@@ -89,6 +90,57 @@ fn checksums_are_those_of_the_safetensors_library_whatever_the_storage() {
         }
         assert_eq!(sum, &format!("{:016x}", hash.digest()), "{name}");
     }
+}
+
+#[test]
+fn a_model_larger_than_the_machine_is_refused_and_does_not_exhaust_it() {
+    let world = World::new();
+    let folder = world.models(&[("small", 1 << 20)]);
+    let bytes: u64 = 8 << 40;
+    let header = json!({"t": {"dtype": "U8", "shape": [bytes], "data_offsets": [0, bytes]}});
+    let header = format!("{:<128}", header.to_string());
+    let path = folder.join("larger-than-any.safetensors");
+    let start = [&128_u64.to_le_bytes(), header.as_bytes()].concat();
+    std::fs::write(&path, start).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    if let Err(error) = file.set_len(136 + bytes) {
+        return println!("skipped: no file of 8 TiB here: {error}");
+    }
+    for storage in ["heap", "anonymous"] {
+        let run = world.command(["run", "--models", "models", "--storage", storage, "--json"]);
+        // Should it try all the same, it gets no more than that.
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\""]);
+        limited.arg(run.get_program()).args(run.get_args());
+        limited.current_dir(world.path("."));
+        let output = limited.output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
+        assert!(report["refusals"].as_u64().unwrap() > 0, "{report}");
+        assert_eq!(report["failed_loads"], 0, "{report}");
+        assert!(report["loads"].as_u64().unwrap() > 0, "{report}");
+    }
+}
+
+/// A file of many element types, whose data begins so many bytes off a multiple of 8.
+fn mixed(path: &Path, off: usize) {
+    let types = [("U8", 1), ("F16", 2), ("BF16", 2), ("F32", 4), ("I64", 8)];
+    let mut data = Vec::new();
+    let mut tensors = serde_json::Map::new();
+    for (index, (dtype, size)) in types.into_iter().cycle().take(40).enumerate() {
+        let (begin, elements) = (data.len(), 1000 + 37 * index);
+        data.extend((0..elements * size).map(|at| (at * 7 + index) as u8));
+        tensors.insert(
+            format!("t{index:02}"),
+            json!({"dtype": dtype, "shape": [elements], "data_offsets": [begin, data.len()]}),
+        );
+    }
+    let mut header = serde_json::Value::from(tensors).to_string();
+    while header.len() % 8 != off {
+        header.push(' ');
+    }
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(path, [&length, header.as_bytes(), &data].concat()).unwrap();
 }
 
 #[test]

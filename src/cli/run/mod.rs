@@ -129,7 +129,10 @@ pub(crate) fn run(options: &Run) -> Done {
     }
     Ok(ExitCode::from(if outcome.interrupted {
         INTERRUPTED
-    } else if outcome.report.failed_loads > 0 || outcome.recording_failed.is_some() {
+    } else if outcome.report.failed_loads > 0
+        || outcome.is_poisoned
+        || outcome.recording_failed.is_some()
+    {
         FAILED
     } else {
         0

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use malloc_stats::Size;
+use malloc_stats::limits::Limits;
+use plimsoll_cache::storage::{Advice, Mapping, PageCache};
 use plimsoll_cache::{Model, Snapshots, Storage};
 use plimsoll_profiles::Profile;
 
@@ -45,7 +47,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The RAM budget, such as 1200MiB, or auto: what the machine and its cgroups leave, as that
-    /// changes [default: 60 % of the set, at least its largest]
+    /// changes [default: 60 % of the set, at least its largest; auto where the machine has less]
     #[arg(long, value_name = "auto|SIZE")]
     ram: Option<Limit>,
     /// Where models are leased: cpu, or simulated:SIZE or simulated:SIZE,GBPS
@@ -73,9 +75,21 @@ pub(crate) struct RunOptions {
     /// Have things go wrong (see below); may be given more than once
     #[arg(long, value_name = "FAULT[:N]")]
     inject: Vec<Inject>,
-    /// Where weights are kept: heap or anonymous
+    /// How weights are kept in RAM: heap, anonymous or mapped
     #[arg(long, value_name = "STORAGE", default_value_t)]
     storage: Storage,
+    /// What the kernel is told of mapped files: none, sequential, willneed or populate
+    #[arg(long, value_name = "ADVICE", default_value_t)]
+    advise: Advice,
+    /// What becomes of a mapped file's pages in the page cache at unload: keep or drop
+    #[arg(long, value_name = "keep|drop", default_value_t)]
+    page_cache: PageCache,
+    /// Map files on network file systems too
+    #[arg(long)]
+    mapped_anywhere: bool,
+    /// Keep weights in huge pages, under storage anonymous
+    #[arg(long)]
+    huge_pages: bool,
     /// Allocate beside the loads as real loaders do
     #[arg(long, conflicts_with = "churn_only")]
     churn: bool,
@@ -140,6 +154,13 @@ impl RunOptions {
     /// Whether these options go together, and what they name is there.
     pub(crate) fn job(&self) -> Result<Job<'_>, Failure> {
         let settle = settle(self.settle)?;
+        if let Some((option, wanted)) = self.of_another_storage() {
+            let storage = self.storage;
+            return Err(format!(
+                "{option} says nothing for --storage {storage}: it is for --storage {wanted}"
+            )
+            .into());
+        }
         let tiers = Tiers {
             ram: self.ram.unwrap_or(Limit::Fixed(0)),
             place: self.device.clone(),
@@ -171,6 +192,32 @@ impl RunOptions {
     }
 }
 
+impl RunOptions {
+    /// An option that was given and is about another storage, with that.
+    fn of_another_storage(&self) -> Option<(&'static str, Storage)> {
+        let given = [
+            ("--advise", self.advise != Advice::default()),
+            ("--page-cache", self.page_cache != PageCache::default()),
+            ("--mapped-anywhere", self.mapped_anywhere),
+        ];
+        let of_mapped = given.map(|(option, is_given)| (option, is_given, Storage::Mapped));
+        let huge = ("--huge-pages", self.huge_pages, Storage::Anonymous);
+        let mut all = of_mapped.into_iter().chain([huge]);
+        all.find(|(_, is_given, storage)| *is_given && *storage != self.storage)
+            .map(|(option, _, storage)| (option, storage))
+    }
+
+    fn mapping(&self) -> Mapping {
+        Mapping {
+            advice: self.advise,
+            page_cache: self.page_cache,
+            anywhere: self.mapped_anywhere,
+            // The process is ours, and so are its handlers.
+            guard: true,
+        }
+    }
+}
+
 impl Job<'_> {
     /// The run, with its models made.
     pub(crate) fn plan(
@@ -183,7 +230,7 @@ impl Job<'_> {
         let models = self.source.models(output)?;
         let mut tiers = self.tiers;
         if options.ram.is_none() {
-            tiers.ram = Limit::Fixed(default_budget(&models, options.storage));
+            tiers.ram = default_budget(&models, options.storage);
         }
         Ok(Plan {
             profile,
@@ -192,6 +239,8 @@ impl Job<'_> {
             cycles: options.cycles,
             tiers,
             storage: options.storage,
+            mapping: options.mapping(),
+            huge_pages: options.huge_pages,
             churning: if options.churn_only {
                 Churning::Only
             } else if options.churn {
@@ -219,9 +268,15 @@ fn settle(seconds: f64) -> Result<Duration, String> {
     }
 }
 
-/// Smaller than the set, so that something has to be evicted, and large enough for every model.
-fn default_budget(models: &[Model], storage: Storage) -> u64 {
+/// Smaller than the set, so that something has to be evicted, and large enough for every model;
+/// but no larger than what can be had, unless the kernel can take it back.
+fn default_budget(models: &[Model], storage: Storage) -> Limit {
     let charges = models.iter().map(|model| storage.charge(model));
-    let total: u64 = charges.clone().sum();
-    charges.max().unwrap_or(0).max(total / 10 * 6)
+    let total = charges.clone().fold(0, u64::saturating_add);
+    let budget = charges.max().unwrap_or(0).max(total / 10 * 6);
+    let room = Limits::of_self().room().and_then(|room| room.bytes());
+    match room {
+        Some(room) if room < budget && storage != Storage::Mapped => Limit::Auto,
+        _ => Limit::Fixed(budget),
+    }
 }
