@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use malloc_stats::{Reader, Size};
-use plimsoll_cache::{Cache, Model, Storage};
+use malloc_stats::{Metric, Reader, Size, page_cache};
+use plimsoll_cache::storage::{Advice, Mapping, PageCache};
+use plimsoll_cache::{Cache, Leased, Model, Storage};
 use plimsoll_tui::table::{Align, Table};
 
 #[global_allocator]
@@ -21,13 +22,36 @@ static ALLOCATOR: plimsoll_profiles::Selected = plimsoll_profiles::Selected;
 
 type Failure = Box<dyn std::error::Error>;
 
-const LOADERS: [&str; 5] = [
+const LOADERS: [&str; 11] = [
+    "plimsoll mapped, ready",
+    "plimsoll mapped, every page read",
+    "plimsoll mapped, populated, every page read",
+    "plimsoll mapped, dropped at unload",
     "plimsoll anonymous, recycled",
     "plimsoll anonymous, first",
+    "plimsoll huge pages, recycled",
+    "plimsoll huge pages, first",
     "plimsoll heap",
-    "candle MmapedSafetensors",
-    "candle safetensors::load",
+    MAPPED_BY_CANDLE,
+    READ_BY_CANDLE,
 ];
+
+const MAPPED_BY_CANDLE: &str = "candle MmapedSafetensors";
+const READ_BY_CANDLE: &str = "candle safetensors::load";
+
+/// What one load took: seconds, and bytes.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    seconds: f64,
+    /// New resident memory at its highest.
+    peak: f64,
+    /// New anonymous memory, with everything loaded.
+    anonymous: f64,
+    /// New resident memory, with everything dropped.
+    left: f64,
+    /// What of the file is in the page cache then.
+    cached: f64,
+}
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args()
@@ -63,7 +87,7 @@ fn compare(folder: &Path, bytes: u64, rounds: usize) -> Result<(), Failure> {
         Size(bytes)
     );
     for allocator in ["glibc", "jemalloc"] {
-        let mut samples: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut samples: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
         for _ in 0..rounds {
             for loader in LOADERS {
                 samples
@@ -72,37 +96,42 @@ fn compare(folder: &Path, bytes: u64, rounds: usize) -> Result<(), Failure> {
                     .push(spawn(allocator, loader, &files)?);
             }
         }
-        let median = |loader: &str, pick: fn(&(f64, f64)) -> f64| {
+        let median = |loader: &str, pick: fn(&Sample) -> f64| {
             let mut values: Vec<f64> = samples[loader].iter().map(pick).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
-        let peer = median(LOADERS[3], |s| s.0).min(median(LOADERS[4], |s| s.0));
+        let peers = [MAPPED_BY_CANDLE, READ_BY_CANDLE].map(|peer| median(peer, |s| s.seconds));
+        let peer = peers[0].min(peers[1]);
         let mut table = Table::new([
             ("loader", Align::Left),
-            ("seconds", Align::Right),
+            ("ms", Align::Right),
             ("min", Align::Right),
             ("max", Align::Right),
-            ("GB/s", Align::Right),
             ("x faster peer", Align::Right),
-            ("new memory - file", Align::Right),
+            ("peak - file", Align::Right),
+            ("anonymous", Align::Right),
+            ("left", Align::Right),
+            ("cached", Align::Right),
         ]);
         for loader in LOADERS {
-            let seconds = median(loader, |s| s.0);
+            let seconds = median(loader, |s| s.seconds);
             let (mut low, mut high) = (f64::MAX, 0.0_f64);
-            for (seconds, _) in &samples[loader] {
-                low = low.min(*seconds);
-                high = high.max(*seconds);
+            for sample in &samples[loader] {
+                low = low.min(sample.seconds);
+                high = high.max(sample.seconds);
             }
-            let over = median(loader, |s| s.1) - bytes as f64;
+            let mib = |bytes: f64| format!("{:.1} MiB", bytes / f64::from(1 << 20));
             table.row([
                 loader.to_owned(),
-                format!("{seconds:.3}"),
-                format!("{low:.3}"),
-                format!("{high:.3}"),
-                format!("{:.2}", bytes as f64 / seconds / 1e9),
+                format!("{:.2}", seconds * 1e3),
+                format!("{:.2}", low * 1e3),
+                format!("{:.2}", high * 1e3),
                 format!("{:.2}", peer / seconds),
-                format!("{:+.1} MiB", over / f64::from(1 << 20)),
+                mib(median(loader, |s| s.peak) - bytes as f64),
+                mib(median(loader, |s| s.anonymous)),
+                mib(median(loader, |s| s.left)),
+                mib(median(loader, |s| s.cached)),
             ]);
         }
         println!("\nallocator {allocator}\n{table}");
@@ -110,7 +139,11 @@ fn compare(folder: &Path, bytes: u64, rounds: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn spawn(allocator: &str, loader: &str, files: &[PathBuf; 2]) -> Result<(f64, f64), Failure> {
+fn spawn(allocator: &str, loader: &str, files: &[PathBuf; 2]) -> Result<Sample, Failure> {
+    if loader.starts_with("plimsoll mapped") {
+        // The sample before may have dropped it.
+        std::io::copy(&mut File::open(&files[0])?, &mut std::io::sink())?;
+    }
     let output = std::process::Command::new(std::env::current_exe()?)
         .args(["sample", loader])
         .args(files)
@@ -118,15 +151,20 @@ fn spawn(allocator: &str, loader: &str, files: &[PathBuf; 2]) -> Result<(f64, f6
         .stderr(std::process::Stdio::inherit())
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(seconds)), Some(Ok(bytes))) if output.status.success() => Ok((seconds, bytes)),
+    let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok(&[seconds, peak, anonymous, left, cached]) if output.status.success() => Ok(Sample {
+            seconds,
+            peak,
+            anonymous,
+            left,
+            cached,
+        }),
         _ => Err(format!("{loader}: {}: {text}", output.status).into()),
     }
 }
 
-/// Loads once and prints seconds and bytes of new resident memory at its highest, what was resident
-/// of the file's own mapping included.
+/// Loads once and prints what it took. What is resident of a file's own mapping counts as resident.
 fn sample(loader: &str, one: &Path, two: &Path) -> Result<(), Failure> {
     let reader = Reader::new(malloc_stats::Allocator {
         kind: plimsoll_profiles::serving(),
@@ -136,13 +174,32 @@ fn sample(loader: &str, one: &Path, two: &Path) -> Result<(), Failure> {
         Cache::builder()
             .ram(std::fs::metadata(one)?.len() + (1 << 20))
             .storage(storage)
+            .huge_pages(loader.contains("huge pages"))
+            .mapping(Mapping {
+                page_cache: if loader.ends_with("dropped at unload") {
+                    PageCache::Drop
+                } else {
+                    PageCache::Keep
+                },
+                advice: if loader.contains("populated") {
+                    Advice::Populate
+                } else {
+                    Advice::None
+                },
+                guard: true,
+                ..Mapping::default()
+            })
             .build()
             .map_err(Failure::from)
     };
-    let (anonymous, heap) = (cache(Storage::Anonymous)?, cache(Storage::Heap)?);
-    let recycled = loader == LOADERS[0];
+    let cache = cache(match loader {
+        "plimsoll heap" => Storage::Heap,
+        _ if loader.starts_with("plimsoll mapped") => Storage::Mapped,
+        _ => Storage::Anonymous,
+    })?;
+    let recycled = loader.ends_with("recycled");
     if recycled {
-        drop(anonymous.lease([&Model::open(one)?])?);
+        drop(cache.lease([&Model::open(one)?])?);
     }
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let before = reader.bracket().process;
@@ -150,25 +207,23 @@ fn sample(loader: &str, one: &Path, two: &Path) -> Result<(), Failure> {
     let (tensors, lease): (Vec<Tensor>, _) = match loader {
         _ if loader.starts_with("plimsoll") => {
             let model = Model::open(if recycled { two } else { one })?;
-            let cache = if loader == LOADERS[2] {
-                &heap
-            } else {
-                &anonymous
-            };
             let lease = cache.lease([&model])?;
             let weights = lease.get(&model)?;
             // Under `heap`, tensors would be copies; its bytes are what a server would hold.
             let names = weights.tensors().iter().map(|tensor| &tensor.name);
-            let tensors = if loader == LOADERS[2] {
+            let tensors = if loader == "plimsoll heap" {
                 Vec::new()
             } else {
                 names
                     .map(|name| weights.tensor(name))
                     .collect::<Result<_, _>>()?
             };
+            if loader.ends_with("every page read") {
+                read_every_page(&weights)?;
+            }
             (tensors, Some(lease))
         }
-        "candle MmapedSafetensors" => {
+        MAPPED_BY_CANDLE => {
             // SAFETY: nobody changes the file while it is mapped.
             let mapped = unsafe { candle_core::safetensors::MmapedSafetensors::new(one)? };
             let names: Vec<String> = mapped.tensors().into_iter().map(|(name, _)| name).collect();
@@ -196,8 +251,30 @@ fn sample(loader: &str, one: &Path, two: &Path) -> Result<(), Failure> {
     } else {
         before.rss.bytes().unwrap_or(0)
     };
-    println!("{seconds} {}", peak.saturating_sub(base));
+    let grown = |after: Metric, before: Metric| {
+        after.bytes().unwrap_or(0) as f64 - before.bytes().unwrap_or(0) as f64
+    };
+    let anonymous = grown(after.anon, before.anon);
     drop((tensors, lease));
+    cache.clear();
+    let rss = reader.bracket().process.rss.bytes().unwrap_or(0);
+    let left = rss as f64 - base as f64;
+    let size = std::fs::metadata(one)?.len();
+    let cached = page_cache::cached(&File::open(one)?, size)?;
+    let peak = peak.saturating_sub(base);
+    println!("{seconds} {peak} {anonymous} {left} {cached}");
+    Ok(())
+}
+
+fn read_every_page(weights: &Leased<'_>) -> Result<(), Failure> {
+    let mut sum = 0_u64;
+    for tensor in weights.tensors() {
+        let bytes = weights.bytes(&tensor.name)?;
+        for byte in bytes.iter().step_by(4096) {
+            sum = sum.wrapping_add(u64::from(*byte));
+        }
+    }
+    std::hint::black_box(sum);
     Ok(())
 }
 

@@ -131,6 +131,7 @@ impl Made {
                     idle_ms: (!is_leased).then_some(second % 100 * 1000 + model as u64),
                     score: Some((model * 17 % 50) as f64 + 0.5),
                     reload_us: Some(1_900_000),
+                    page_cache: None,
                 }],
                 dropped: false,
             }
@@ -177,6 +178,7 @@ impl Made {
                 _ if other % 3 == 1 => Some(Skipped::Leased { leases: 2 }),
                 _ => Some(Skipped::NotNeeded),
             },
+            reload_bytes: None,
         };
         Kind::Evict(Box::new(Evict {
             model: name(model),
@@ -195,6 +197,7 @@ impl Made {
             snapshots_us: 25,
             considered: (0..16).map(candidate).collect(),
             considered_besides: 34,
+            page_cache: None,
             before: self.snapshot(false),
             after: self.snapshot(false),
         }))
