@@ -10,15 +10,16 @@ use plimsoll_cache::model::parse_index;
 fuzz_target!(|bytes: &[u8]| {
     match parse_index(bytes) {
         Ok(index) => {
-            let plain =
-                |shard: &str| !shard.contains(['/', '\0']) && shard.ends_with(".safetensors");
+            let known = |shard: &str| {
+                [".safetensors", ".bin"]
+                    .iter()
+                    .any(|end| shard.ends_with(end))
+            };
+            let plain = |shard: &str| !shard.contains(['/', '\0']) && known(shard);
             assert!(index.shards.iter().all(|shard| plain(shard)));
-            assert!(
-                index
-                    .tensors
-                    .values()
-                    .all(|&at| (at as usize) < index.shards.len())
-            );
+            assert!(index.tensors().all(|(name, at)| {
+                (at as usize) < index.shards.len() && index.shard(name) == Some(at)
+            }));
         }
         Err(fault) => assert!(!fault.to_string().contains(char::is_control)),
     }
