@@ -147,9 +147,12 @@ fn evidence(report: &Report, names: &[String]) -> String {
 fn notes(report: &Report) -> String {
     let bytes = report.models.iter().map(|model| model.bytes);
     let bound = report.free.ram_bound.as_deref();
+    let models = match report.models.len() {
+        1 => "1 model".to_owned(),
+        count => format!("{count} models"),
+    };
     let mut notes = format!(
-        "{} models, {}\nfree RAM:  {}, by {}\n",
-        report.models.len(),
+        "{models}, {}\nfree RAM:  {}, by {}\n",
         Size(bytes.fold(0, u64::saturating_add)),
         report.free.ram,
         safe(bound.unwrap_or("nothing that could be read"))
