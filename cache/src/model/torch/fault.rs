@@ -55,7 +55,7 @@ pub enum TorchFault {
         file_bytes: u64,
     },
 
-    /// A directory of more than [`MAX_ENTRIES`], or longer than [`MAX_DIRECTORY_BYTES`].
+    /// A directory of more entries, or longer, than is read.
     #[error(
         "is a zip file that claims {entries} entries in a directory of {bytes} bytes, above the limits of {MAX_ENTRIES} and {MAX_DIRECTORY_BYTES}; convert it to safetensors"
     )]
@@ -184,7 +184,7 @@ pub enum TorchFault {
         entry: Box<str>,
     },
 
-    /// A longer pickle than [`MAX_PICKLE_BYTES`].
+    /// A longer pickle than is read.
     #[error(
         "has a pickle of {bytes} bytes, above the limit of {MAX_PICKLE_BYTES}; convert it to safetensors"
     )]
@@ -226,7 +226,7 @@ pub enum TorchFault {
         at: usize,
     },
 
-    /// The pickle is of a later protocol than [`PROTOCOL`].
+    /// The pickle is of a later protocol than is known.
     #[error(
         "has a pickle of protocol {protocol}, and up to {PROTOCOL} are read; save it again with the default protocol of `torch.save`"
     )]
