@@ -222,3 +222,24 @@ fn weights_lie_in_huge_pages_where_those_are_asked_for_and_recycled_ones_stay_hu
     drop(huge);
     assert!(huge_bytes() <= before);
 }
+
+#[test]
+fn leases_of_two_models_at_once_leave_no_pages_waiting_for_nobody() {
+    let _turn = turn();
+    let folder = Folder::new();
+    let models = ["a", "b", "c", "d"].map(|name| folder.model(name, 3 * MIB));
+    for huge_pages in [false, true] {
+        let builder = Cache::builder().ram(7 * MIB).huge_pages(huge_pages);
+        let cache = builder.build().unwrap();
+        for round in 0..40 {
+            let at = round % 2 * 2;
+            drop(cache.lease([&models[at], &models[at + 1]]).unwrap());
+            drop(cache.lease([&models[(round + 1) % 4]]).unwrap());
+            assert_eq!(cache.usage().recyclable_bytes, 0, "round {round}");
+        }
+        for model in &models {
+            let _ = cache.evict(model);
+        }
+        assert_eq!(cache.usage().recyclable_bytes, 0);
+    }
+}

@@ -99,14 +99,14 @@ impl Recycler {
 
     /// Announces that a load will gather this many bytes, so that evictions for it keep their pages.
     pub(crate) fn expect(&self, bytes: usize) {
-        self.lock().expected += self.pages.whole(bytes);
+        self.lock().expected += bytes;
     }
 
     /// Takes an announcement back: the load did not come to it. Pages that nobody expects any more
     /// go back to the system.
     pub(crate) fn unexpect(&self, bytes: usize) {
         let mut state = self.lock();
-        state.expected = state.expected.saturating_sub(self.pages.whole(bytes));
+        state.expected = state.expected.saturating_sub(bytes);
         state.given += self.give_back(&mut state);
     }
 
@@ -132,7 +132,7 @@ impl Recycler {
     /// that nobody reads or writes meanwhile.
     pub(crate) unsafe fn gather(&self, target: usize, len: usize) -> Result<Gathered, Errno> {
         let mut state = self.lock();
-        state.expected = state.expected.saturating_sub(self.pages.whole(len));
+        state.expected = state.expected.saturating_sub(len);
         let mut gathered = Gathered::default();
         let mut done = 0;
         while done < len {
@@ -301,8 +301,13 @@ impl Recycler {
     /// Gives back warm pages beyond what loads under way expect.
     fn give_back(&self, state: &mut State) -> usize {
         let mut given = 0;
-        while state.warm.bytes() > state.expected {
-            let excess = state.warm.bytes() - state.expected;
+        loop {
+            // What is left of a region beyond whole pages is never recycled.
+            let wanted = self.pages.whole(state.expected);
+            let excess = state.warm.bytes().saturating_sub(wanted);
+            if excess == 0 {
+                break;
+            }
             let Some((start, len)) = state.warm.take(excess) else {
                 break;
             };
