@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 
 use crate::books::Holder;
-use crate::cache::{Seat, Shared};
+use crate::cache::{Entry, Seat, Shared};
 use crate::device::{DeviceWeights, Tier};
 use crate::error::Error;
 use crate::model::{Model, TensorInfo};
@@ -132,14 +132,13 @@ impl Lease {
         given_out.try_for_each(|weights| weights.check())
     }
 
-    /// Drops the models that are no longer what was loaded.
-    fn drop_poisoned(&self) {
-        for held in &self.held {
-            let checked = held.weights.get().map(|weights| weights.check());
-            if let Some(Err(error)) = checked {
-                self.shared.drop_poisoned(&held.seat.entry, &error);
-            }
-        }
+    /// The models that are no longer what was loaded, each with why.
+    fn poisoned(&self) -> Vec<(Arc<Entry>, Error)> {
+        let checked = self.held.iter().filter_map(|held| {
+            let error = held.weights.get()?.check().err()?;
+            Some((Arc::clone(&held.seat.entry), error))
+        });
+        checked.collect()
     }
 
     /// Says that another thread than the one that asked for it will release it. Without this, a
@@ -165,13 +164,17 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.hand_over();
-        self.drop_poisoned();
+        let poisoned = self.poisoned();
         for held in &mut self.held {
             // Whoever evicts has to be the last to hold the weights.
             drop(held.weights.take());
         }
         let seats = self.held.iter().map(|held| &held.seat);
         self.shared.gate.leave(seats, &self.working);
+        // Whoever hears of it may panic, and all is let go of by now.
+        for (entry, error) in poisoned {
+            self.shared.drop_poisoned(&entry, &error);
+        }
     }
 }
 
@@ -218,7 +221,7 @@ impl<'a> Leased<'a> {
             })
     }
 
-    /// A tensor on the device where the model was granted. In RAM, under `anonymous` storage, it is
+    /// A tensor on the device where the model was granted. In RAM, under `anonymous` and `mapped` storage, it is
     /// a view of the resident weights, without a copy; every call gives the same one. Do not write
     /// to it: other leases see it.
     ///

@@ -192,11 +192,21 @@ impl Hands {
                 Source::Ram(&**copy)
             }
         };
-        device.load(&Load {
+        let weights = device.load(&Load {
             model: &known.model,
             source,
             observer,
-        })
+        })?;
+        // What was mapped may have changed while it was copied.
+        if let Source::Ram(copy) = source
+            && let Err(error) = copy.check()
+        {
+            return Err(LoadError::Copy {
+                model: known.model.name().to_owned(),
+                reason: error.to_string(),
+            });
+        }
+        Ok(weights)
     }
 
     fn unload(&self, seat: &Seat, remains: &mut Option<Box<dyn Remains>>) -> Unloaded {

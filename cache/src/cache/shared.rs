@@ -18,7 +18,6 @@ use crate::device::Tier;
 use crate::error::{Error, LoadError};
 use crate::lease::{Held, Lease};
 use crate::model::Model;
-use crate::storage::Storage;
 
 pub(crate) struct Shared {
     /// Tells caches apart, for the place in a model that remembers its entry.
@@ -206,10 +205,10 @@ impl Shared {
     /// Whether a resident model that is pinned is still what was loaded.
     fn checked(&self, seat: &Seat) -> Result<(), Error> {
         // Nothing but mapped files changes by itself.
-        if seat.tier != RAM || self.gate.io.ram.storage() != Storage::Mapped {
+        if self.gate.io.devices[seat.tier].page_cache_bytes() == 0 {
             return Ok(());
         }
-        match seat.entry.model.weights(RAM) {
+        match seat.entry.model.weights(seat.tier) {
             Some(weights) => weights.check(),
             None => Ok(()),
         }
@@ -217,16 +216,20 @@ impl Shared {
 
     /// Drops a model that is resident and no longer what was loaded.
     fn drop_if_poisoned(&self, item: &Item) -> Result<(), Error> {
-        let seat = Seat::new(&item.entry, RAM);
-        if self.gate.io.ram.storage() != Storage::Mapped || !seat.slot().pins.enter_draining() {
-            return Ok(());
+        for tier in 0..self.tiers.len() {
+            let seat = Seat::new(&item.entry, tier);
+            let is_mapped = self.gate.io.devices[tier].page_cache_bytes() > 0;
+            if !is_mapped || !seat.slot().pins.enter_draining() {
+                continue;
+            }
+            let checked = self.checked(&seat);
+            self.gate.leave(std::iter::once(&seat), &[]);
+            if let Err(error) = checked {
+                self.drop_poisoned(&seat.entry, &error);
+                return Err(error);
+            }
         }
-        let checked = self.checked(&seat);
-        if let Err(error) = &checked {
-            self.drop_poisoned(&seat.entry, error);
-        }
-        self.gate.leave(std::iter::once(&seat), &[]);
-        checked
+        Ok(())
     }
 
     /// What comes before every attempt at a lease: budgets that follow are measured, and files that
@@ -260,10 +263,14 @@ impl Shared {
 
     /// Drops a model whose files have changed while they were mapped, and says so.
     pub(crate) fn drop_poisoned(&self, entry: &Arc<Entry>, error: &Error) {
-        let text = error.to_string();
-        tracing::warn!("{text}");
-        self.gate.io.stream.emit(Kind::Note { text });
+        // Of several leases of it, the first says so.
+        let is_news = !entry.is_retired();
         self.drop_entry(entry);
+        if is_news {
+            let text = error.to_string();
+            tracing::warn!("{text}");
+            self.gate.io.stream.emit(Kind::Note { text });
+        }
     }
 
     pub(super) fn asks(items: &[Item]) -> Vec<Ask<Known>> {

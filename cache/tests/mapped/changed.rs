@@ -4,10 +4,13 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 
-use plimsoll_cache::{Cache, Error, Lease, Model};
-use plimsoll_events::Kind;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::support::{Folder, MIB, cache, verify};
+use plimsoll_cache::device::{Device as _, Fault, Host, Simulated};
+use plimsoll_cache::{Budget, Cache, Error, Lease, LoadError, Model, Storage};
+use plimsoll_events::{Event, Kind, Sink, Stream};
+
+use crate::support::{Folder, MIB, cache, until, verify};
 use crate::{guarded, mapped, turn};
 
 /// The times of files move in ticks of the kernel's clock.
@@ -154,4 +157,80 @@ fn a_file_cut_short_that_nobody_read_is_noticed_all_the_same() {
     file.set_len(MIB).unwrap();
     let said = poisoned(held.check());
     assert!(said.contains("bytes"), "{said}");
+}
+
+#[test]
+fn a_file_overwritten_while_its_copy_goes_to_a_device_fails_that_load() {
+    let folder = Folder::new();
+    let model = folder.model("a", 3 * MIB);
+    let device = Arc::new(Simulated::new(8 * MIB));
+    let (cache, _) = cache(|builder| {
+        let budget = Budget::fixed(8 * MIB);
+        mapped(builder.ram(8 * MIB)).device(Arc::clone(&device), budget)
+    });
+    drop(lease(&cache, &model));
+    device.inject(Fault::Stuck);
+    std::thread::scope(|scope| {
+        let leased = scope.spawn(|| cache.lease([model.on(&device)]));
+        until("the transfer is stuck", || device.stuck() == 1);
+        overwrite(&model);
+        device.unstick();
+        match leased.join().unwrap() {
+            Err(Error::Load(error)) => {
+                assert!(matches!(*error, LoadError::Copy { .. }), "{error}");
+                assert!(error.to_string().contains("overwritten in place"));
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    let fresh = Model::open(model.path()).unwrap();
+    let lease = cache.lease([fresh.on(&device)]).unwrap();
+    assert_eq!(lease.get(&fresh).unwrap().tier(), device.tier());
+}
+
+#[test]
+fn a_file_mapped_in_another_tier_of_host_memory_is_looked_at_too() {
+    let folder = Folder::new();
+    let model = folder.model("a", 3 * MIB);
+    let host = Arc::new(Host::new(Storage::Mapped, 8 * MIB));
+    let (cache, _) = cache(|builder| {
+        let budget = Budget::fixed(8 * MIB);
+        builder.ram(MIB).device(Arc::clone(&host), budget)
+    });
+    drop(cache.lease([model.on(&host)]).unwrap());
+    overwrite(&model);
+    poisoned(cache.lease([model.on(&host)]).map(drop));
+    assert_eq!(cache.usage_of(&host).unwrap().used_bytes, 0);
+}
+
+/// Panics at notes.
+struct Panics(Mutex<Vec<String>>);
+
+impl Sink for Panics {
+    fn event(&self, event: &Event) {
+        if let Kind::Note { text } = &event.kind {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(text.clone());
+            panic!("a sink that panics");
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_who_hears_of_it_leaves_no_pin() {
+    let folder = Folder::new();
+    let model = folder.model("a", 3 * MIB);
+    let heard = Arc::new(Panics(Mutex::default()));
+    let stream = Stream::new(Arc::clone(&heard));
+    let builder = mapped(Cache::builder().ram(8 * MIB)).stream(stream);
+    let cache = builder.build().unwrap();
+    let lease = lease(&cache, &model);
+    overwrite(&model);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(lease)));
+    assert!(ended.is_err(), "the panic goes on");
+    let heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(heard[0].contains("overwritten in place"), "{heard:?}");
+    assert!(is_dropped(&cache));
 }
