@@ -66,6 +66,14 @@ impl Storage {
     }
 }
 
+/// What of a model's bytes storage [`Mapped`](Storage::Mapped) uses where they lie: all but tensors
+/// whose elements are not aligned in the file, or that lie in the bytes of another and are not tied
+/// to it.
+#[must_use]
+pub fn in_place_bytes(model: &Model) -> u64 {
+    mapped::in_place(model)
+}
+
 impl fmt::Display for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

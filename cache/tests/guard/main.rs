@@ -206,3 +206,18 @@ fn a_lease_that_nobody_has_read_tells_of_a_cut_as_well() {
     assert!(!(0..tensors.len()).all(is_sound));
     says_poisoned(&lease, MIB / 2);
 }
+
+#[test]
+fn a_tensor_that_outlives_its_cache_is_guarded_too() {
+    let _turn = turn();
+    let folder = Folder::new();
+    let model = folder.model("a", 8 * MIB);
+    let cache = guarded(16 * MIB);
+    let lease = cache.lease([&model]).unwrap();
+    let tensor = lease.get(&model).unwrap().tensor("t000").unwrap();
+    drop((lease, cache));
+    cut(model.path(), 0);
+    let all = tensor.to_dtype(candle_core::DType::F32).unwrap();
+    let all = all.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(all.iter().all(|value| *value == 0.0));
+}

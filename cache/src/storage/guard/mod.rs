@@ -13,7 +13,8 @@
 //!
 //! - What was read of a guarded range is what the file held, or [`Guarded::poisoned`] says from
 //!   where on it may not be, provided that it is asked *after* reading. It is noted before the zeros
-//!   can be read. Bytes before that place are sound.
+//!   can be read. Bytes before that place are sound. Size and times have to be asked for too: the
+//!   rest of the last page, and of a large folio, reads as zeros without a signal.
 //! - A page beyond the end of the file costs one signal for the whole range, not one for each page:
 //!   all that is missing becomes zeros at once. A page that the disk fails to give becomes zeros by
 //!   itself.
@@ -32,6 +33,8 @@
 //! - Where the zeros cannot be mapped, as at the limit of mappings (`vm.max_map_count`), the fault
 //!   goes where it would go without the guard.
 //! - What is written to zeros while other threads meet them may become zeros again.
+//! - A `SIGBUS` that somebody sends to a process whose handler was Rust's has that restore the
+//!   default; until this one is in place again, a moment later, a missing page kills.
 //! - Whoever replaces the handler without calling it disarms all guards, until the next is made; the
 //!   fourth to do so has the last word.
 

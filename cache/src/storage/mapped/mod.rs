@@ -45,6 +45,15 @@ pub(super) fn charge(model: &Model) -> u64 {
     Plan::new(model).len()
 }
 
+/// Bytes of tensors that are used where they lie.
+pub(super) fn in_place(model: &Model) -> u64 {
+    let copied = Plan::new(model).copied;
+    let copied = copied.iter().map(|index| model.tensors()[*index].bytes);
+    model
+        .bytes()
+        .saturating_sub(copied.fold(0, u64::saturating_add))
+}
+
 /// The mapped files of one model.
 #[derive(Debug)]
 pub(crate) struct Mapped {
@@ -160,6 +169,13 @@ impl Mapped {
                 .push(Watched::new(file, known, stretch, at, options.guard)?);
         }
         mapped.copy(model, &files, base, observer)?;
+        if mapped.drops {
+            // What is only copied from is in the page cache for nothing.
+            let is_mapped = |file: usize| mapped.plan.stretches.iter().any(|one| one.file == file);
+            for (index, file) in files.iter().enumerate().filter(|(at, _)| !is_mapped(*at)) {
+                watched::forget(file, &model.files()[index].path);
+            }
+        }
         still_the_same(model, &files)?;
         Ok(mapped)
     }
@@ -263,6 +279,10 @@ impl Mapped {
     /// Unmaps it, and drops its pages where that is asked for; what tensors still hold goes with
     /// the last of them.
     pub(super) fn release(mut self) -> Released {
+        self.take_apart()
+    }
+
+    fn take_apart(&mut self) -> Released {
         let looker = self.page_cache();
         let before = looker.look();
         let files = std::mem::take(&mut self.files);
@@ -292,8 +312,10 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // Handlers must not meet addresses that are somebody else's by then.
-        self.files.clear();
+        // With the cache, tensors may still be alive: their guards stay with what they hold.
+        if self.place.is_some() {
+            self.take_apart();
+        }
     }
 }
 
@@ -354,9 +376,9 @@ impl Held for HeldMapping {
 impl Drop for HeldMapping {
     fn drop(&mut self) {
         if self.is_gone() {
+            // Under the books' lock: nothing is looked at that nobody is told of.
             let files = std::mem::take(&mut self.files);
-            let unseen = PageCacheSeen::default();
-            watched::let_go(files, self.orphan.take(), &self.looker, unseen);
+            watched::unmap(files, self.orphan.take(), self.looker.drops());
             return;
         }
         // Dropped with the cache, before the tensors. They can still be read, so their guards stay,

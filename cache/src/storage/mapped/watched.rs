@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use malloc_stats::{Metric, page_cache};
 use rustix::fs::{Advice, Stat, fadvise, fstat};
@@ -24,6 +25,8 @@ pub(super) struct Watched {
     offset: u64,
     len: u64,
     was: State,
+    /// Whether it was said that the inode has changed.
+    said: AtomicBool,
 }
 
 /// What tells one content of an open file from another.
@@ -71,6 +74,7 @@ impl Watched {
             offset: stretch.offset,
             len: stretch.len,
             was: State::of(&stat),
+            said: AtomicBool::new(false),
         })
     }
 
@@ -122,7 +126,7 @@ impl Watched {
                 "was overwritten in place while it was mapped".to_owned(),
             ));
         }
-        if is.changed != self.was.changed {
+        if is.changed != self.was.changed && !self.said.swap(true, Ordering::Relaxed) {
             // Permissions, links, a name; or content, by somebody who has set its time back.
             tracing::warn!(
                 path = %self.path.display().to_string().escape_debug(),
@@ -153,6 +157,10 @@ impl Looker {
             drops,
         }
     }
+
+    pub(super) fn drops(&self) -> bool {
+        self.drops
+    }
 }
 
 impl PageCached for Looker {
@@ -173,26 +181,34 @@ impl PageCached for Looker {
     }
 }
 
+/// Drops a file's pages from the page cache, as far as nobody else has them mapped or dirty.
+pub(super) fn forget(file: &File, path: &Path) {
+    if let Err(error) = fadvise(file, 0, None, Advice::DontNeed) {
+        let path = path.display().to_string();
+        tracing::warn!(path = %path.escape_debug(), %error, "its pages cannot be dropped");
+    }
+}
+
 /// Ends the watch, frees the memory, and drops the pages of the files where that is asked for.
-pub(super) fn let_go<M>(
-    mut files: Vec<Watched>,
-    memory: M,
-    looker: &Looker,
-    before: PageCacheSeen,
-) -> Released {
+pub(super) fn unmap<M>(mut files: Vec<Watched>, memory: M, drops: bool) {
     for file in &mut files {
         file.guard = None;
     }
     // Pages that are mapped cannot be dropped.
     drop(memory);
-    if looker.drops {
-        for file in &files {
-            let len = std::num::NonZeroU64::new(file.len);
-            if let Err(error) = fadvise(&*file.file, file.offset, len, Advice::DontNeed) {
-                tracing::warn!(path = ?file.path, %error, "its pages cannot be dropped");
-            }
-        }
+    if drops {
+        files.iter().for_each(|file| forget(&file.file, &file.path));
     }
+}
+
+/// The same, with what is left.
+pub(super) fn let_go<M>(
+    files: Vec<Watched>,
+    memory: M,
+    looker: &Looker,
+    before: PageCacheSeen,
+) -> Released {
+    unmap(files, memory, looker.drops);
     Released {
         before,
         after: Some(looker.look().resident),
