@@ -120,7 +120,7 @@ impl PartName {
         let (rest, parts) = stem.rsplit_once("-of-")?;
         let (prefix, part) = rest.rsplit_once('-')?;
         let number = |digits: &str| {
-            let is_one = digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let is_one = digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
             is_one.then(|| digits.parse::<u64>().ok()).flatten()
         };
         let (part, parts) = (number(part)?, number(parts)?);
