@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use malloc_stats::{Metric, page_cache};
 use plimsoll_cache::Storage;
 use plimsoll_cache::model::{self, Model};
+use plimsoll_cache::storage::in_place_bytes;
 use serde::{Serialize, Serializer};
 
 use super::fit::{Fit, Room};
@@ -124,7 +125,7 @@ impl Found {
             alignment: summary.alignment,
             misaligned: summary.misaligned,
             unmapped: summary.unmapped,
-            in_place_bytes: in_place(model),
+            in_place_bytes: in_place_bytes(model),
             page_cache: Cached::of(model),
             storage: Charges {
                 anonymous,
@@ -136,12 +137,6 @@ impl Found {
             dtype_mix: summary.dtype_mix().to_string(),
         }
     }
-}
-
-fn in_place(model: &Model) -> u64 {
-    let tensors = model.tensors().iter();
-    let aligned = tensors.filter(|tensor| tensor.tied_to.is_none() && tensor.is_aligned());
-    aligned.fold(0, |sum: u64, tensor| sum.saturating_add(tensor.bytes))
 }
 
 impl Cached {
