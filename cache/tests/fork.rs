@@ -7,6 +7,8 @@ mod support;
 
 use std::ops::Range;
 
+use plimsoll_cache::Storage;
+use plimsoll_cache::storage::{Mapping, PageCache};
 use support::{Folder, MIB, cache, verify};
 
 #[global_allocator]
@@ -157,4 +159,36 @@ fn a_child_drops_a_cache_without_waiting_for_threads_that_it_has_not() {
     verify(&lease, &model);
     drop(lease);
     verify(&cache.lease([&model]).unwrap(), &model);
+}
+
+#[test]
+fn a_child_that_drops_mapped_weights_leaves_the_parents_as_they_are() {
+    let _turn = turn();
+    let folder = Folder::new();
+    let model = folder.model("a", 8 * MIB);
+    let mapping = Mapping {
+        guard: true,
+        page_cache: PageCache::Drop,
+        anywhere: true,
+        ..Mapping::default()
+    };
+    let (cache, _) = cache(|builder| {
+        let builder = builder.ram(16 * MIB).mapping(mapping);
+        builder.storage(Storage::Mapped)
+    });
+    let lease = cache.lease([&model]).unwrap();
+    let tensor = lease.get(&model).unwrap().tensor("t000").unwrap();
+    let shared = std::mem::ManuallyDrop::new((cache, lease, tensor));
+    let dropped = in_a_child(|| {
+        // SAFETY: in the child these are the only handles, and they are not used again.
+        drop(unsafe { std::ptr::read(&*shared) });
+        true
+    });
+    assert_eq!(dropped, Ok(true));
+    let (cache, lease, tensor) = std::mem::ManuallyDrop::into_inner(shared);
+    verify(&lease, &model);
+    lease.check().unwrap();
+    drop((lease, tensor));
+    cache.clear();
+    assert_eq!(cache.usage().used_bytes, 0);
 }
