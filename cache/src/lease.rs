@@ -221,9 +221,9 @@ impl<'a> Leased<'a> {
             })
     }
 
-    /// A tensor on the device where the model was granted. In RAM, under `anonymous` and `mapped` storage, it is
-    /// a view of the resident weights, without a copy; every call gives the same one. Do not write
-    /// to it: other leases see it.
+    /// A tensor on the device where the model was granted. In RAM, under `anonymous` and `mapped`
+    /// storage, it is a view of the resident weights, without a copy; every call gives the same one.
+    /// Do not write to it: other leases see it.
     ///
     /// Copied instead, and counted, where the memory cannot be adopted: under `heap` storage, where
     /// [`Selected`](plimsoll_profiles::Selected) is not the program's global allocator, under a
