@@ -26,6 +26,7 @@
 //! | module | question |
 //! |---|---|
 //! | [`model`] | what is in the files? |
+//! | [`patch`] | what does a LoRA change, and into what? |
 //! | [`device`] | which memory can hold weights? |
 //! | [`storage`] | how is a model kept in RAM? |
 //! | [`budget`] | how much of it may there be? |
@@ -45,6 +46,7 @@ mod error;
 mod lease;
 pub mod model;
 pub mod observe;
+pub mod patch;
 pub mod policy;
 pub mod residency;
 pub mod storage;
