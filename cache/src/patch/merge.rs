@@ -19,8 +19,8 @@ use crate::model::Dtype;
 
 /// Columns of a tile.
 const TILE_COLUMNS: usize = 512;
-/// Elements of a tile: 1 MiB widened.
-const TILE: usize = 1 << 17;
+/// Elements of a tile: 512 KiB widened.
+const TILE: usize = 1 << 16;
 /// Rows of a tile, however narrow it is.
 const MOST_ROWS: usize = 1024;
 /// Of long sums, so much at once.

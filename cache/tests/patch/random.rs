@@ -148,9 +148,10 @@ fn base() -> impl Strategy<Value = File> {
     let prefix = prop::sample::select(vec!["", "model.diffusion_model.", "text_model.", "x."]);
     let dtype = prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::U8]);
     (prefix, dtype, file(0)).prop_map(|(prefix, dtype, others)| {
-        others
+        File::new()
             .with(&format!("{prefix}a.weight"), dtype, &[2, 2], &[1.0; 4])
             .with(&format!("{prefix}a.b.weight"), dtype, &[3, 2], &[1.0; 6])
+            .and(others)
     })
 }
 
