@@ -11,6 +11,7 @@
 //! | `settings.rs` | alpha, where it is said in metadata |
 //! | `parts.rs` | which matrices belong together |
 //! | `names.rs` | finding a model's tensor by the name that a patch has for it |
+//! | `unet.rs` | the two names that modules of UNets have |
 //! | `fit.rs`, `places.rs` | which tensors a patch changes, and into what shape |
 //! | `factors.rs` | the matrices of a change |
 //! | `merge.rs`, `element.rs` | new weights of old ones and changes, rounded once |
@@ -27,6 +28,7 @@ mod names;
 mod parts;
 mod places;
 mod settings;
+mod unet;
 mod unmatched;
 
 use std::fmt;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::Component;
 use super::keys::{DOTTED, Naming};
+use super::unet::Unet;
 use crate::model::{Model, Role};
 
 /// What of a model a tensor is in.
@@ -78,22 +79,31 @@ impl<'a> Names<'a> {
             flat: Table::new(),
             sides: Vec::new(),
         };
-        for (at, tensor) in base.tensors().iter().enumerate() {
-            if tensor.name.ends_with(".bias") {
-                continue;
-            }
+        let stems = || {
+            let tensors = base.tensors().iter().enumerate();
+            let layers = tensors.filter(|(_, tensor)| !tensor.name.ends_with(".bias"));
             // Some are parameters of a module that is not a layer, and have no ending.
-            let stem = tensor.name.strip_suffix(".weight");
-            let stem = stem.unwrap_or(&tensor.name);
+            layers.map(|(at, tensor)| {
+                let stem = tensor.name.strip_suffix(".weight");
+                (at, stem.unwrap_or(&tensor.name))
+            })
+        };
+        let unet = Unet::of(stems().flat_map(|(_, stem)| variants(stem)));
+        for (at, stem) in stems() {
             let side = side(stem, whole);
             if !names.sides.contains(&side) {
                 names.sides.push(side);
             }
             for (cut, name) in variants(stem).enumerate() {
-                if with_flat {
-                    note(&mut names.flat, side, name.replace('.', "_"), cut, at);
+                let others = unet.iter().flat_map(|unet| unet.others(name));
+                // What has the name itself is meant before what is also called so.
+                let others = others.map(|other| (cut + MOST_PREFIXES + 1, other));
+                for (cut, name) in std::iter::once((cut, name.to_owned())).chain(others) {
+                    if with_flat {
+                        note(&mut names.flat, side, name.replace('.', "_"), cut, at);
+                    }
+                    note(&mut names.dotted, side, name, cut, at);
                 }
-                note(&mut names.dotted, side, name.to_owned(), cut, at);
             }
         }
         names
