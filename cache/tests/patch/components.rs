@@ -140,3 +140,19 @@ fn a_model_without_its_head_is_found_by_an_adapter_with_it_and_the_other_way_rou
         }
     }
 }
+
+#[test]
+fn an_encoder_that_is_named_as_such_is_meant_before_one_that_may_be_any() {
+    let folder = folder();
+    let base = File::new()
+        .zeros("text_encoder_2.a.weight", &[8, 8])
+        .zeros("text_model.a.weight", &[8, 8])
+        .model(&folder, "two");
+    for (module, expected) in [
+        ("text_encoder_2.a", "text_encoder_2.a.weight"),
+        ("text_encoder.a", "text_model.a.weight"),
+    ] {
+        let patch = File::new().pair(module, PEFT, &[2, 8], &[8, 2]);
+        assert_eq!(targets(&patch.patch(&folder, "lora"), &base), [expected]);
+    }
+}
