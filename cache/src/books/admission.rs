@@ -20,6 +20,9 @@ pub(crate) struct Ask<M> {
     pub(crate) tiers: Vec<usize>,
     /// Working memory that comes with it, in the tier that is granted.
     pub(crate) working: u64,
+    /// The ask, by its position before this one, in whose tier this is granted too, whatever the
+    /// tiers here say.
+    pub(crate) follows: Option<usize>,
 }
 
 /// How long a lease may wait for room.

@@ -50,16 +50,16 @@ pub(super) fn ways<M>(asks: &[Ask<M>]) -> Vec<Vec<usize>> {
     let mut at = vec![0_usize; asks.len()];
     let mut ways = Vec::new();
     loop {
-        ways.push(
-            at.iter()
-                .zip(asks)
-                .map(|(at, ask)| ask.tiers[*at])
-                .collect(),
-        );
+        let tier = |index: usize| {
+            let leader = asks[index].follows.unwrap_or(index);
+            asks[leader].tiers[at[leader]]
+        };
+        ways.push((0..asks.len()).map(tier).collect());
         // The last model gives way first.
-        let next = (0..asks.len())
-            .rev()
-            .find(|index| at[*index] + 1 < asks[*index].tiers.len());
+        let next = (0..asks.len()).rev().find(|index| {
+            let ask = &asks[*index];
+            ask.follows.is_none() && at[*index] + 1 < ask.tiers.len()
+        });
         match next {
             Some(index) if ways.len() < MOST_WAYS => {
                 at[index] += 1;

@@ -280,6 +280,7 @@ impl Shared {
                 entry: Arc::clone(&item.entry),
                 tiers: item.tiers.clone(),
                 working: item.working,
+                follows: None,
             })
             .collect()
     }

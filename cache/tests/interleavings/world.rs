@@ -255,6 +255,7 @@ pub(crate) fn asks<'a>(wanted: impl IntoIterator<Item = (&'a Model, usize)>) -> 
         entry: Arc::clone(model),
         tiers: vec![tier],
         working: 0,
+        follows: None,
     };
     wanted.into_iter().map(ask).collect()
 }
