@@ -72,7 +72,8 @@ impl<'a> Matrix<'a> {
 
 /// Elements of a row.
 pub(super) fn columns(shape: &[usize]) -> usize {
-    shape.iter().skip(1).product()
+    // There is no row of so many, but there may be no row at all.
+    shape.iter().skip(1).copied().fold(1, usize::saturating_mul)
 }
 
 /// What is wrong, and with which tensor.

@@ -34,7 +34,7 @@ pub enum MergeError {
         dtype: Dtype,
     },
 
-    /// The bytes of the base, of the result or of a factor are not those of its shape.
+    /// The bytes of the base or of a factor are not those of its shape.
     #[error("a tensor of {dtype} {shape:?} has {bytes} bytes instead of {needed}")]
     Bytes {
         /// Its type.
@@ -62,19 +62,47 @@ pub enum MergeError {
     #[error("a part of the patch {0}; have it made anew")]
     Fault(#[from] Fault),
 
-    /// There is no memory for the result.
+    /// There is no memory for the result, or to work in.
     #[error(
-        "no memory for a merged tensor of {bytes} bytes; take the patch beside the weights, or free some"
+        "no memory for {bytes} bytes to merge a tensor; take the patch beside the weights, or free some"
     )]
     Memory {
         /// How many bytes.
         bytes: u64,
     },
 
-    /// The product failed.
-    #[error("candle cannot multiply: {reason}")]
-    Product {
-        /// What it said.
-        reason: String,
+    /// No memory holds such a tensor.
+    #[error("a tensor of {dtype} {shape:?} is larger than any memory; see what made its shape")]
+    Size {
+        /// Its type.
+        dtype: Dtype,
+        /// Its shape.
+        shape: Box<[usize]>,
+    },
+
+    /// A stretch does not begin and end where elements do.
+    #[error(
+        "{bytes} bytes from byte {start} on are no whole elements of {width} bytes; cut between elements"
+    )]
+    Cut {
+        /// Where it begins in the result.
+        start: u64,
+        /// How long it is.
+        bytes: u64,
+        /// Bytes of an element.
+        width: usize,
+    },
+
+    /// A stretch ends behind the result.
+    #[error(
+        "{bytes} bytes from byte {start} on reach beyond the merged tensor, which has {end}; ask for what lies within"
+    )]
+    Beyond {
+        /// Where it begins in the result.
+        start: u64,
+        /// How long it is.
+        bytes: u64,
+        /// Bytes of the result.
+        end: u64,
     },
 }

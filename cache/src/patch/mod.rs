@@ -2,8 +2,8 @@
 //!
 //! [`Patch::open`] reads headers, and sorts the tensors of a file into parts by their names.
 //! [`Patch::fit`] finds which tensors of a model each part changes. [`Factors`] are the matrices of
-//! one change, read from the file, and [`merged`] makes new weights of them and the old ones, which
-//! it does not touch.
+//! one change, read from the file, and [`Merge`] makes new weights of them and the old ones, stretch
+//! by stretch.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -14,7 +14,8 @@
 //! | `unet.rs` | the two names that modules of UNets have |
 //! | `fit.rs`, `places.rs` | which tensors a patch changes, and into what shape |
 //! | `factors.rs` | the matrices of a change |
-//! | `merge.rs`, `element.rs` | new weights of old ones and changes, rounded once |
+//! | `merge.rs`, `merge/` | new weights of old ones and changes |
+//! | `element.rs`, `lanes.rs` | numbers widened and rounded once, in the widest registers |
 //! | `error.rs`, `merge_error.rs`, `unmatched.rs` | what went wrong, what fits nothing |
 
 mod element;
@@ -22,6 +23,7 @@ mod error;
 mod factors;
 mod fit;
 mod keys;
+mod lanes;
 mod merge;
 mod merge_error;
 mod names;
@@ -39,7 +41,7 @@ pub use error::{Broken, Fault, FitError, PatchError};
 pub use factors::Factors;
 pub use fit::{Change, Edit, Fit, Strictness};
 pub use keys::Unsupported;
-pub use merge::{Base, Merged, Term, merge_into, merged, merged_shape};
+pub use merge::{Base, Merge, Merged, Term, merged};
 pub use merge_error::MergeError;
 pub use unmatched::{Unmatched, Why};
 

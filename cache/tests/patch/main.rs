@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod components;
+mod cuts;
 mod embeddings;
 mod files;
 mod formats;

@@ -3,7 +3,7 @@
 use plimsoll_cache::Model;
 use plimsoll_cache::model::Dtype as ModelDtype;
 use plimsoll_cache::patch::{
-    Base, Edit, Factors, MergeError, Patch, Strictness, Term, merge_into, merged, merged_shape,
+    Base, Edit, Factors, Merge, MergeError, Patch, Strictness, Term, merged,
 };
 use safetensors::Dtype;
 
@@ -115,15 +115,15 @@ fn bases_and_bytes_that_do_not_fit_are_refused() {
     };
     let refused = |base, words: &[&str]| {
         says(&merged(base, &terms).unwrap_err().to_string(), words);
-        assert!(merged_shape(base, &terms).is_err());
     };
     refused(of(ModelDtype::Q8_0, &[2, 2]), &["Q8_0", "beside"]);
     refused(of(ModelDtype::F64, &[1, 1]), &["F64", "beside"]);
     refused(of(ModelDtype::F32, &[2, 2]), &["8 bytes instead of 16"]);
     refused(of(ModelDtype::F16, &[4, 1]), &["[2, 2]", "[4, 1]"]);
-    refused(of(ModelDtype::F16, &[usize::MAX, usize::MAX]), &["8 bytes"]);
-    let mut short = [0; 7];
-    assert!(merge_into(base(&bytes), &terms, &mut short).is_err());
+    let huge = [usize::MAX, usize::MAX];
+    refused(of(ModelDtype::F16, &huge), &["larger than any memory"]);
+    let none = Merge::new(ModelDtype::F16, &[0, usize::MAX, usize::MAX], &[]).unwrap();
+    assert_eq!((none.bytes(), none.run(0, &mut [])), (0, Ok(0)));
     let given = Factors::of(&patch, &edit.change, |_| &bytes[..3]);
     assert!(matches!(given, Err(MergeError::Bytes { bytes: 3, .. })));
     let given = Factors::of(&patch, &edit.change, |_| &bytes).unwrap();
