@@ -1,6 +1,8 @@
 //! Products of matrices in double precision, each element of which is the same sum in the same order
 //! wherever it lies. A library's may add in another order at the edges of what it is given.
 
+use std::array::from_fn;
+
 use super::MergeError;
 use crate::patch::factors::Matrix;
 use crate::patch::lanes::{Loop, widest};
@@ -30,9 +32,13 @@ impl Strips {
     /// Numbers side by side at one depth.
     pub(super) fn across(&mut self, depth: usize, numbers: &[f64]) {
         let (strips, _) = self.numbers.as_chunks_mut::<STRIP>();
-        let places = strips.iter_mut().skip(depth).step_by(self.depth);
-        for (place, numbers) in places.zip(numbers.chunks(STRIP)) {
-            place[..numbers.len()].copy_from_slice(numbers);
+        let mut places = strips.iter_mut().skip(depth).step_by(self.depth);
+        let (whole, rest) = numbers.as_chunks::<STRIP>();
+        for (numbers, place) in whole.iter().zip(&mut places) {
+            *place = *numbers;
+        }
+        if let Some(place) = places.next() {
+            place[..rest.len()].copy_from_slice(rest);
         }
     }
 
@@ -68,14 +74,21 @@ pub(super) fn zeros(numbers: &mut Vec<f64>, count: usize) -> Result<(), MergeErr
     Ok(())
 }
 
-/// Adds a multiple of the product to rows that lie one after the other, each of whole strips.
-pub(super) fn add(rows: &Strips, columns: &Strips, by: f64, into: &mut [f64]) {
+/// Adds a multiple of the product to rows that lie `apart` numbers from each other.
+pub(super) fn add(rows: &Strips, columns: &Strips, by: f64, into: &mut [f64], apart: usize) {
     widest(Add {
         rows,
         columns,
         by,
         into,
+        apart,
     });
+}
+
+/// How far apart rows of so many columns should lie: an odd number of strips, as a store holds up
+/// loads that are a multiple of 4 KiB from it.
+pub(super) fn apart(columns: usize) -> usize {
+    (columns.div_ceil(STRIP) | 1) * STRIP
 }
 
 struct Add<'a> {
@@ -83,38 +96,29 @@ struct Add<'a> {
     columns: &'a Strips,
     by: f64,
     into: &'a mut [f64],
+    apart: usize,
 }
 
 impl Loop for Add<'_> {
     type Gives = ();
 
-    /// Sums stay in registers: `LANES` rows of a strip's columns take eight.
     #[inline(always)]
     fn run<const LANES: usize>(self) {
         let strip = self.rows.depth * STRIP;
         if strip == 0 {
             return;
         }
-        let wide = self.columns.numbers.len() / self.rows.depth;
         for (across, columns) in self.columns.numbers.chunks_exact(strip).enumerate() {
             let (columns, _) = columns.as_chunks::<STRIP>();
             for (down, rows) in self.rows.numbers.chunks_exact(strip).enumerate() {
-                let (rows, _) = rows.as_chunks::<STRIP>();
                 for part in (0..STRIP).step_by(LANES) {
-                    let mut sums = [[0.0; STRIP]; LANES];
-                    for (row, column) in rows.iter().zip(columns) {
-                        let row = &row[part..part + LANES];
-                        for (sums, row) in sums.iter_mut().zip(row) {
-                            for (sum, column) in sums.iter_mut().zip(column) {
-                                *sum += row * column;
-                            }
-                        }
-                    }
+                    let (rows, _) = rows.as_chunks::<STRIP>();
+                    let sums = sums::<LANES>(rows, part, columns);
                     let first = down * STRIP + part;
                     for (row, sums) in sums.iter().enumerate() {
-                        let place = (first + row) * wide + across * STRIP;
-                        let into = &mut self.into[place..place + STRIP];
-                        for (into, sum) in into.iter_mut().zip(sums) {
+                        let place = (first + row) * self.apart + across * STRIP;
+                        let (into, _) = self.into[place..].as_chunks_mut::<STRIP>();
+                        for (into, sum) in into[0].iter_mut().zip(sums) {
                             *into += self.by * sum;
                         }
                     }
@@ -122,6 +126,22 @@ impl Loop for Add<'_> {
             }
         }
     }
+}
+
+/// Of so many rows of a strip from `part` on, times a strip of columns. They stay in registers: of
+/// `LANES` rows they fill eight.
+#[inline(always)]
+fn sums<const LANES: usize>(
+    rows: &[[f64; STRIP]],
+    part: usize,
+    columns: &[[f64; STRIP]],
+) -> [[f64; STRIP]; LANES] {
+    let mut sums = [[0.0; STRIP]; LANES];
+    for (row, column) in rows.iter().zip(columns) {
+        let row = &row[part..part + LANES];
+        sums = from_fn(|at| from_fn(|across| sums[at][across] + row[at] * column[across]));
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -152,11 +172,11 @@ mod tests {
             seed: u64,
         ) {
             let (down, across) = (strips(depth, rows, seed), strips(depth, columns, !seed));
-            let wide = columns.next_multiple_of(STRIP);
+            let wide = apart(columns);
             let mut found = vec![1.0; rows.next_multiple_of(STRIP) * wide];
             let mut least = found.clone();
-            add(&down, &across, 0.3, &mut found);
-            let plain = Add { rows: &down, columns: &across, by: 0.3, into: &mut least };
+            add(&down, &across, 0.3, &mut found, wide);
+            let plain = Add { rows: &down, columns: &across, by: 0.3, into: &mut least, apart: wide };
             plain.run::<2>();
             prop_assert_eq!(&found, &least);
             let get = |strips: &Strips, depth, across: usize| {

@@ -110,12 +110,13 @@ fn core(
         1 => columns.from % all..columns.from % all + columns.count,
         _ => 0..all,
     };
-    let wide = inputs.next_multiple_of(STRIP);
+    let wide = product::apart(inputs);
     let high = outer.len().next_multiple_of(STRIP);
     let mut planes = Vec::new();
     let mut rows: [Strips; POINTS] = Default::default();
     let mut across = Strips::default();
     let mut numbers = vec![0.0; inputs];
+    let mut of_core = [0.0; CORE_DEPTH * POINTS];
     for point in points.clone().step_by(POINTS) {
         let count = POINTS.min(points.end - point);
         zeros(&mut planes, count * high * wide)?;
@@ -130,25 +131,32 @@ fn core(
                 rows.clear(depth, outer.len())?;
             }
             for (at, p) in outer.clone().enumerate() {
-                for q in 0..depth {
-                    let mut numbers = [0.0; POINTS];
-                    mid.row(p, (inner + q) * all + point, &mut numbers[..count]);
-                    for (rows, number) in rows.iter_mut().zip(&numbers[..count]) {
+                let of_core = &mut of_core[..depth * count];
+                if count == all {
+                    mid.row(p, inner * all, of_core);
+                } else {
+                    for (q, numbers) in of_core.chunks_exact_mut(count).enumerate() {
+                        mid.row(p, (inner + q) * all + point, numbers);
+                    }
+                }
+                for (q, numbers) in of_core.chunks_exact(count).enumerate() {
+                    for (rows, number) in rows.iter_mut().zip(numbers) {
                         rows.set(q, at, *number);
                     }
                 }
             }
             for (rows, plane) in rows.iter().zip(planes.chunks_exact_mut(high * wide)) {
-                product::add(rows, &across, 1.0, plane);
+                product::add(rows, &across, 1.0, plane, wide);
             }
         }
         for (k, plane) in planes.chunks_exact(high * wide).enumerate() {
+            let first = input * all + point + k;
+            // The first and the last input may have this point outside.
+            let skipped = columns.from.saturating_sub(first).div_ceil(all);
+            let behind = end.saturating_sub(first).div_ceil(all).min(inputs);
             for (at, plane) in plane.chunks_exact(wide).take(outer.len()).enumerate() {
-                for (i, number) in plane[..inputs].iter().enumerate() {
-                    let column = (input + i) * all + point + k;
-                    if (columns.from..end).contains(&column) {
-                        into.set(at, column - columns.from, *number);
-                    }
+                for (i, number) in plane.iter().enumerate().take(behind).skip(skipped) {
+                    into.set(at, first + i * all - columns.from, *number);
                 }
             }
         }

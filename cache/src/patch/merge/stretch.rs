@@ -43,8 +43,8 @@ struct Tile {
     row: usize,
     rows: usize,
     columns: Columns,
-    /// Columns with those that make strips whole.
-    wide: usize,
+    /// How far apart its rows lie.
+    apart: usize,
 }
 
 impl Stretch<'_> {
@@ -62,13 +62,9 @@ impl Stretch<'_> {
         };
         let depth = steps.iter().map(Step::depth).fold(0, usize::saturating_add);
         let wide = match KEPT.checked_div(depth) {
-            // Where nothing is multiplied, rows mean nothing.
+            // Nothing is multiplied, so that rows mean nothing.
             None => TILE,
-            Some(wide) => wide / STRIP * STRIP,
-        };
-        let wide = match depth {
-            0 => wide,
-            _ => wide.clamp(LEAST_COLUMNS, TILE_COLUMNS),
+            Some(wide) => (wide / STRIP * STRIP).clamp(LEAST_COLUMNS, TILE_COLUMNS),
         };
         let is_kept = depth.saturating_mul(wide) <= KEPT;
         let wide = wide.min(columns.len().next_multiple_of(STRIP));
@@ -86,12 +82,10 @@ impl Stretch<'_> {
             if first >= end {
                 continue;
             }
-            room.kept.clear();
             if is_kept {
-                for step in steps {
-                    let mut strips = Strips::default();
-                    step.columns(block, &mut strips)?;
-                    room.kept.push(strips);
+                room.kept.resize_with(steps.len(), Strips::default);
+                for (step, strips) in steps.iter().zip(&mut room.kept) {
+                    step.columns(block, strips)?;
                 }
             }
             for row in (first..end).step_by(high) {
@@ -99,7 +93,7 @@ impl Stretch<'_> {
                     row,
                     rows: high.min(end - row),
                     columns: block,
-                    wide: block.count.next_multiple_of(STRIP),
+                    apart: product::apart(block.count),
                 };
                 non_finite += self.tile(tile, steps, &mut room)?;
             }
@@ -133,7 +127,7 @@ impl Stretch<'_> {
                 self.from + part.start - first
             }
         };
-        let start = row * tile.wide + skipped;
+        let start = row * tile.apart + skipped;
         let width = self.width();
         (
             start..start + part.len(),
@@ -143,7 +137,7 @@ impl Stretch<'_> {
 
     fn tile(&mut self, tile: Tile, steps: &[Step<'_>], room: &mut Room) -> Result<u64, MergeError> {
         let numbers = &mut room.numbers;
-        zeros(numbers, tile.rows.next_multiple_of(STRIP) * tile.wide)?;
+        zeros(numbers, tile.rows.next_multiple_of(STRIP) * tile.apart)?;
         let mut before = 0;
         for row in 0..tile.rows {
             let (place, bytes) = self.places(tile, row);
@@ -168,12 +162,12 @@ impl Stretch<'_> {
                         }
                     };
                     room.rows.down(up, tile.row, tile.rows, from, depth)?;
-                    product::add(&room.rows, columns, by, numbers);
+                    product::add(&room.rows, columns, by, numbers, tile.apart);
                 }
                 Step::Difference { matrix, by } => {
                     let change = &mut room.change;
                     zeros(change, tile.columns.count)?;
-                    for (row, numbers) in numbers.chunks_mut(tile.wide).take(tile.rows).enumerate()
+                    for (row, numbers) in numbers.chunks_mut(tile.apart).take(tile.rows).enumerate()
                     {
                         matrix.row(tile.row + row, tile.columns.from, change);
                         for (number, change) in numbers.iter_mut().zip(&*change) {
