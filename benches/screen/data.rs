@@ -131,6 +131,7 @@ impl Made {
                     idle_ms: (!is_leased).then_some(second % 100 * 1000 + model as u64),
                     score: Some((model * 17 % 50) as f64 + 0.5),
                     reload_us: Some(1_900_000),
+                    part_bytes: None,
                     page_cache: None,
                 }],
                 dropped: false,
@@ -154,6 +155,8 @@ impl Made {
     pub fn load(&self, model: usize) -> Kind {
         Kind::Load(Box::new(Load {
             model: name(model),
+            part_of: None,
+            is_patch: false,
             tier: "ram".to_owned(),
             from: Origin::File,
             bytes: size(model),
@@ -182,6 +185,7 @@ impl Made {
         };
         Kind::Evict(Box::new(Evict {
             model: name(model),
+            part_of: None,
             tier: "ram".to_owned(),
             reason: EvictReason::Room {
                 wanted_for: vec![name((model + 1) % MODELS)],

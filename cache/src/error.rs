@@ -1,5 +1,6 @@
 //! What can go wrong, with paths, numbers, and a way out.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use malloc_stats::size::Size;
 
 use crate::books::Fault;
 use crate::model::OpenError;
+use crate::patch::{FitError, PatchError};
 
 /// An error of the cache. Cheap to clone, since all who wait for one load get its error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,8 +18,9 @@ pub enum Error {
     /// The lease can never be met: it needs more than a whole budget.
     #[error(
         "{} needs {} of {tier} and the budget is {}; raise the budget, lease fewer models at once, \
-         or name another device with `or_on`",
-        names(models), Size(*asked), Size(*budget)
+         or name another device with `or_on`{}",
+        names(models), Size(*asked), Size(*budget),
+        partial.map_or_else(String::new, |offer| offer.to_string())
     )]
     ExceedsBudget {
         /// The models asked for.
@@ -28,6 +31,8 @@ pub enum Error {
         asked: u64,
         /// Its budget, bytes.
         budget: u64,
+        /// What a partial lease could have, where that would do.
+        partial: Option<PartialOffer>,
     },
     /// There is no room at this moment, because leases and held tensors pin what could make it.
     #[error(
@@ -139,6 +144,85 @@ pub enum Error {
     /// A model could not be loaded.
     #[error(transparent)]
     Load(Arc<LoadError>),
+    /// A patch does not fit the model that it is asked for with.
+    #[error(transparent)]
+    Fit(Arc<FitError>),
+    /// A patch cannot be used.
+    #[error(transparent)]
+    Patch(Arc<PatchError>),
+    /// The strength of a patch is no number, or is none once it is multiplied by what the patch says.
+    #[error(
+        "the strength {strength} of patch `{}` is not finite, or not with the patch's own scale; give \
+         a number such as 0.8",
+        patch.escape_debug()
+    )]
+    Strength {
+        /// The patch.
+        patch: String,
+        /// What was asked for.
+        strength: f64,
+    },
+    /// Patches were asked for merged, and the weights that they change are not plain numbers.
+    #[error(
+        "tensor `{}` of `{}` is of type {dtype}, which cannot be merged with; ask for the patch \
+         beside it (`beside`), or for a model that is not quantised",
+        tensor.escape_debug(), model.escape_debug()
+    )]
+    BesideOnly {
+        /// The model.
+        model: String,
+        /// A tensor that a patch changes.
+        tensor: String,
+        /// Its element type.
+        dtype: String,
+    },
+    /// A partial lease may take fewer bytes than what must be there and the pool take.
+    #[error(
+        "a partial lease of `{}` may take {}, and needs {} for what must be there and {} to stream \
+         the rest through; allow it {}, or name fewer tensors that must be there",
+        model.escape_debug(), Size(*asked), Size(*required), Size(*pool),
+        Size(required.saturating_add(*pool))
+    )]
+    PartialTooSmall {
+        /// The model.
+        model: String,
+        /// What it may take, bytes.
+        asked: u64,
+        /// What must be there takes, bytes.
+        required: u64,
+        /// The pool, bytes.
+        pool: u64,
+    },
+    /// A pool has no room for the largest tensor that streams through it.
+    #[error(
+        "a pool of {} has no room for the largest tensors of `{}` that stream, {}; give it that, \
+         better twice as much, or name those among what must be there",
+        Size(*asked), model.escape_debug(), Size(*least)
+    )]
+    PoolTooSmall {
+        /// The model.
+        model: String,
+        /// What was asked for, bytes.
+        asked: u64,
+        /// What it needs, bytes.
+        least: u64,
+    },
+    /// Tensors that somebody holds fill the pool through which a model streams.
+    #[error(
+        "no room in the pool of `{}` for {}: {} of {} are tensors that the program still holds; drop \
+         them before asking for more, or lease it with a larger pool",
+        model.escape_debug(), Size(*asked), Size(*held), Size(*pool)
+    )]
+    PoolHeld {
+        /// The model.
+        model: String,
+        /// What was asked for takes, bytes.
+        asked: u64,
+        /// The pool, bytes.
+        pool: u64,
+        /// What tensors hold of it, bytes.
+        held: u64,
+    },
     /// The lease does not hold this model.
     #[error("the lease holds no model `{}`", model.escape_debug())]
     NotLeased {
@@ -168,6 +252,29 @@ pub enum Error {
         /// candle's answer.
         reason: String,
     },
+}
+
+/// What a partial lease of a model could have in a budget that is too small for all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialOffer {
+    /// Bytes of the model that would be there.
+    pub resident: u64,
+    /// Bytes that would stream.
+    pub streamed: u64,
+    /// The pool through which they would, bytes.
+    pub pool: u64,
+}
+
+impl fmt::Display for PartialOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "; with `partial`, {} of it would be there, and {} stream through a pool of {}",
+            Size(self.resident),
+            Size(self.streamed),
+            Size(self.pool)
+        )
+    }
 }
 
 /// Why a cache cannot be made.
@@ -294,6 +401,19 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// Patches cannot be merged into a tensor.
+    #[error(
+        "cannot make tensor `{}` of `{}`: {reason}",
+        tensor.escape_debug(), model.escape_debug()
+    )]
+    Merge {
+        /// The model with its patches.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// Why, and a way out.
+        reason: String,
+    },
     /// The thread that loaded panicked.
     #[error("the load of `{}` was abandoned by a panic", model.escape_debug())]
     Abandoned {
@@ -322,6 +442,18 @@ impl Fault for Error {
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Error {
         Error::Load(Arc::new(error))
+    }
+}
+
+impl From<FitError> for Error {
+    fn from(error: FitError) -> Error {
+        Error::Fit(Arc::new(error))
+    }
+}
+
+impl From<PatchError> for Error {
+    fn from(error: PatchError) -> Error {
+        Error::Patch(Arc::new(error))
     }
 }
 

@@ -37,6 +37,7 @@
 //! Everything the cache does is an event (`plimsoll-events`) with the bytes asked, freed and really
 //! returned, bracketed by two memory snapshots; each goes to `tracing` at debug level as well.
 
+mod beside;
 mod books;
 mod bracket;
 pub mod budget;
@@ -52,11 +53,14 @@ pub mod residency;
 pub mod storage;
 mod sync;
 
+pub use beside::{Addition, Beside, Convolution};
 pub use bracket::Snapshots;
 pub use budget::Budget;
-pub use cache::{Builder, Cache, Cleared, LeaseFuture, MadeRoom, Prefetch, Usage, Wanted};
+pub use cache::{
+    Builder, Cache, Cleared, LeaseFuture, MadeRoom, Partial, Prefetch, Residency, Usage, Wanted,
+};
 pub use device::{Cpu, Tier};
-pub use error::{BuildError, Error, LoadError};
+pub use error::{BuildError, Error, LoadError, PartialOffer};
 pub use lease::{Lease, Leased};
 pub use model::Model;
 pub use observe::LoadObserver;

@@ -1,21 +1,21 @@
 //! The run itself: a baseline, a lease a step, everything dropped, and the time to settle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use malloc_stats::{AllocatorKind, Reader};
-use plimsoll_cache::device::Device;
-use plimsoll_cache::{Cache, Error, Lease, Model, Tier};
-use plimsoll_events::{Closed, Kind, Point, Publication, Report, Sample, Stream, TierPicture};
+use plimsoll_cache::observe::{LoadObserver, Trace};
+use plimsoll_cache::{Cache, Error, Lease, Model};
+use plimsoll_events::{Closed, Kind, Point, Publication, Report, Sample, Stream};
 use plimsoll_profiles::Reclaim;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::audience::{Audience, Recording, Watcher, bar};
 use super::churn::Churn;
-use super::workload::{On, Step};
+use super::workload::Step;
 use super::{Churning, Plan, Touch, opening, shown, touch};
 use crate::output::{Output, complain};
 
@@ -23,9 +23,12 @@ use crate::output::{Output, complain};
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) interrupted: bool,
-    /// Whether weights were read that could not be, or were not what was loaded.
+    /// Whether a lease was asked for wrongly, or weights were read that could not be, or were not what
+    /// was loaded.
     pub(crate) is_poisoned: bool,
     pub(crate) recording_failed: Option<String>,
+    /// What was transferred, and computed meanwhile, where that was asked for.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 /// How often a recording has memory and residency.
@@ -34,18 +37,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often a wait looks whether it is to end.
 const LISTEN: Duration = Duration::from_millis(50);
 
-/// How long a lease is waited for where transfers are made to stand still.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The most of RAM that a cache takes to stage a transfer.
-const MOST_STAGED: u64 = 8 << 20;
-
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a plan.
 pub(crate) fn drive(
     plan: &Plan,
     recording: Option<Recording>,
+    traces: bool,
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let interrupted = interruptible()?;
@@ -60,6 +58,12 @@ pub(crate) fn drive(
         churn: churn.clone(),
         failing_reads: plan.tiers.failing_reads(),
         reads: AtomicU64::new(0),
+    };
+    let watcher = Arc::new(watcher);
+    let trace = traces.then(|| Arc::new(Trace::new().and(watcher.clone())));
+    let observer: Arc<dyn LoadObserver> = match &trace {
+        Some(trace) => trace.clone(),
+        None => watcher,
     };
     let mut builder = Cache::builder();
     if plan.churning != Churning::Only {
@@ -81,7 +85,7 @@ pub(crate) fn drive(
         .huge_pages(plan.huge_pages)
         .snapshots(plan.snapshots)
         .reclaim(plan.profile.reclaim)
-        .observer(Arc::new(watcher))
+        .observer(observer)
         .stream(stream.clone())
         .allocator(allocator)
         .build()
@@ -104,6 +108,8 @@ pub(crate) fn drive(
         checksums: BTreeMap::new(),
         read: Vec::new(),
         is_poisoned: false,
+        trace: trace.clone(),
+        complained: HashSet::new(),
         interrupted: Arc::clone(&interrupted),
     };
     forget_peak();
@@ -124,6 +130,7 @@ pub(crate) fn drive(
         interrupted: interrupted.load(Ordering::Relaxed),
         is_poisoned,
         recording_failed: audience.recording_failed(),
+        trace,
     })
 }
 
@@ -160,26 +167,24 @@ fn expected_bytes(plan: &Plan) -> u64 {
     once.saturating_mul(plan.cycles.into())
 }
 
-/// Whether a transfer of so many bytes to a device could be staged in RAM beside what is pinned
-/// there, or never will.
-fn can_stage(ram: &TierPicture, bytes: u64) -> bool {
-    let staged = bytes.min(MOST_STAGED).min(ram.budget_bytes / 2);
-    staged <= ram.budget_bytes.saturating_sub(ram.pinned_bytes)
-}
-
-struct Running<'a> {
-    plan: &'a Plan,
+/// A run under way.
+pub(super) struct Running<'a> {
+    pub(super) plan: &'a Plan,
     stream: Stream,
     reader: Reader,
-    cache: Cache,
+    pub(super) cache: Cache,
     churn: Option<Arc<Churn>>,
     /// Leases that are still held, with the time of their release.
-    held: Vec<(Instant, Lease)>,
+    pub(super) held: Vec<(Instant, Lease)>,
     started: Instant,
     checksums: BTreeMap<String, String>,
     /// The checksum of each lease's models, in order.
     read: Vec<u8>,
-    is_poisoned: bool,
+    pub(super) is_poisoned: bool,
+    /// Gathers what is transferred, and computed meanwhile, where that is asked for.
+    trace: Option<Arc<Trace>>,
+    /// Errors that were said.
+    pub(super) complained: HashSet<String>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -224,9 +229,9 @@ impl Running<'_> {
             .collect();
         if self.plan.churning == Churning::Only {
             self.churn_as_if_loading(&models);
-        } else if let Some(lease) = self.lease(&models, self.tier(step.on)) {
-            for model in &models {
-                self.touch(&lease, model);
+        } else if let Some(lease) = self.lease(&step.models, self.tier(step.on)) {
+            for model in &step.models {
+                self.touch(&lease, *model);
             }
             self.held.push((Instant::now() + step.hold, lease));
         }
@@ -245,102 +250,12 @@ impl Running<'_> {
         self.sleep_until(at);
     }
 
-    /// Releases leases in the order of their times, waiting for each: those due until `limit`, or
-    /// all.
-    fn release_until(&mut self, limit: Option<Instant>) {
-        self.held
-            .sort_by_key(|(until, _)| std::cmp::Reverse(*until));
-        while let Some((until, _)) = self.held.last() {
-            if limit.is_some_and(|limit| *until > limit) {
-                return;
-            }
-            self.sleep_until(*until);
-            self.held.pop();
-        }
-    }
-
-    /// The tier that a step asks for.
-    fn tier(&self, on: On) -> Tier {
-        match (on, self.plan.tiers.device()) {
-            (On::Device, Some(device)) => device.tier(),
-            (On::Device, None) | (On::Cpu, _) => Tier::RAM,
-        }
-    }
-
-    /// Leases models, once what this run itself holds is no longer in the way. A refusal is an
-    /// event, and the run goes on.
-    fn lease(&mut self, models: &[&Model], tier: Tier) -> Option<Lease> {
-        self.make_way(models, tier);
-        let tiers = &self.plan.tiers;
-        // It is the lease's, and so comes with one of its models.
-        let working = std::iter::once(tiers.working).chain(std::iter::repeat(0));
-        let models = models.iter().zip(working);
-        let wanted = models.map(|(model, working)| model.on(tier).working_memory(working));
-        let leased = match tiers.device() {
-            Some(device) if tiers.sticks() && tier != Tier::RAM => {
-                let leased = self.cache.lease_timeout(wanted, PATIENCE);
-                if let Err(Error::Timeout { .. }) = leased {
-                    device.unstick();
-                }
-                leased
-            }
-            _ => self.cache.try_lease(wanted),
-        };
-        leased
-            .inspect_err(|error| tracing::debug!(%error, "the lease was not given"))
-            .ok()
-    }
-
-    /// Waits for releases until models fit beside what is still held. Asking the cache instead
-    /// would count a refusal for each answer.
-    fn make_way(&mut self, models: &[&Model], tier: Tier) {
-        while !self.held.is_empty() && !self.fits(models, tier) {
-            let next = self.held.iter().map(|(until, _)| *until).min();
-            self.release_until(next);
-        }
-    }
-
-    /// Whether models fit beside what is still held, or never will.
-    fn fits(&self, models: &[&Model], tier: Tier) -> bool {
-        let tiers = self.cache.residency().tiers;
-        let device = self.plan.tiers.device().filter(|_| tier != Tier::RAM);
-        // RAM comes first, and there is at most one device.
-        let Some(there) = tiers.get(usize::from(device.is_some())) else {
-            return true;
-        };
-        let charge = |model: &Model| match device {
-            Some(device) => device.charge(model),
-            None => self.plan.storage.charge(model),
-        };
-        let is_held = |model: &Model| {
-            let mut held = self.held.iter();
-            held.any(|(_, lease)| lease.get_on(model, tier).is_ok())
-        };
-        let beyond = |working: u64| working.saturating_sub(there.reserve_bytes);
-        let working = self.plan.tiers.working;
-        let (mut all, mut new) = (0_u64, 0_u64);
-        for model in models {
-            all = all.saturating_add(charge(model));
-            if !is_held(model) {
-                new = new.saturating_add(charge(model));
-            }
-        }
-        if all.saturating_add(beyond(working)) > there.budget_bytes {
-            return true;
-        }
-        let taken = there
-            .pinned_bytes
-            .saturating_add(beyond(there.working_bytes.saturating_add(working)));
-        let fits = new <= there.budget_bytes.saturating_sub(taken);
-        fits && (device.is_none() || tiers.first().is_none_or(|ram| can_stage(ram, new)))
-    }
-
     fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
     /// Sleeps, but not through a signal.
-    fn sleep_until(&self, until: Instant) {
+    pub(super) fn sleep_until(&self, until: Instant) {
         while !self.is_interrupted() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -350,12 +265,15 @@ impl Running<'_> {
         }
     }
 
-    fn touch(&mut self, lease: &Lease, model: &Model) {
+    fn touch(&mut self, lease: &Lease, model: usize) {
+        let order = self.plan.terms.order(model);
+        let trace = self.trace.as_deref();
+        let model = &self.plan.models[model];
         let touched = lease.get(model).and_then(|weights| match self.plan.touch {
             Touch::None => Ok(()),
-            Touch::Pages => touch::pages(&weights).map(|_| ()),
+            Touch::Pages => touch::pages(&weights, order, trace).map(|_| ()),
             Touch::Checksum => {
-                let sum = touch::checksum(&weights)?;
+                let sum = touch::checksum(&weights, trace)?;
                 // What was read may not be what is in the file.
                 lease.check()?;
                 self.checksums
@@ -376,8 +294,6 @@ impl Running<'_> {
     }
 
     fn churn_as_if_loading(&self, models: &[&Model]) {
-        use plimsoll_cache::LoadObserver;
-
         let Some(churn) = &self.churn else {
             return;
         };

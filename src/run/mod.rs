@@ -5,9 +5,11 @@
 //! | `models` | which models, opened or made |
 //! | `workload` | which of them are leased, where, when, and for how long |
 //! | `tiers` | how much may be where, and what is to go wrong |
+//! | `terms` | patches, and making do with a part |
 //! | `churn` | what real loaders do to the heap besides |
 //! | `touch` | what is done with the weights |
 //! | `drive` | the run itself |
+//! | `leasing` | its leases |
 //! | `opening` | how its stream begins |
 //! | `audience` | who hears the events: the report, the recording, the reader |
 //! | `shown` | live screens that hear them too |
@@ -15,10 +17,12 @@
 mod audience;
 mod churn;
 mod drive;
+mod leasing;
 pub(crate) mod models;
 mod opening;
 mod random;
 mod shown;
+pub(crate) mod terms;
 pub(crate) mod tiers;
 mod touch;
 pub(crate) mod workload;
@@ -67,6 +71,7 @@ pub(crate) struct Plan {
     /// How often all steps are taken, with everything dropped after each time.
     pub(crate) cycles: u32,
     pub(crate) tiers: tiers::Tiers,
+    pub(crate) terms: terms::Terms,
     pub(crate) storage: Storage,
     pub(crate) mapping: Mapping,
     pub(crate) huge_pages: bool,

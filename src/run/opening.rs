@@ -67,8 +67,8 @@ fn options(plan: &Plan, cached: bool) -> BTreeMap<String, String> {
         options.insert("churn".to_owned(), churn.to_owned());
     }
     if cached {
-        let tiers = plan.tiers.options().into_iter();
-        options.extend(tiers.map(|(name, value)| (name.to_owned(), value)));
+        let asked = plan.tiers.options().into_iter().chain(plan.terms.options());
+        options.extend(asked.map(|(name, value)| (name.to_owned(), value)));
     }
     options
 }

@@ -1,6 +1,7 @@
 //! What is done with leased weights.
 
 use clap::ValueEnum;
+use plimsoll_cache::observe::Trace;
 use plimsoll_cache::{Error, Leased};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -26,11 +27,20 @@ impl std::fmt::Display for Touch {
     }
 }
 
-/// Reads a byte of every page of a model's weights.
-pub(crate) fn pages(weights: &Leased<'_>) -> Result<u64, Error> {
+/// Reads a byte of every page of a model's weights, in this order of tensors, else in the file's.
+pub(crate) fn pages(
+    weights: &Leased<'_>,
+    order: Option<&[String]>,
+    trace: Option<&Trace>,
+) -> Result<u64, Error> {
     let mut sum = 0_u64;
-    for tensor in weights.tensors() {
-        let bytes = weights.bytes(&tensor.name)?;
+    let names: Vec<&str> = match order {
+        Some(order) => order.iter().map(String::as_str).collect(),
+        None => weights.tensors().iter().map(|one| &*one.name).collect(),
+    };
+    for name in names {
+        let bytes = weights.bytes(name)?;
+        let _span = trace.map(|trace| trace.span("compute", name));
         for byte in bytes.iter().step_by(4096) {
             sum = sum.wrapping_add(u64::from(*byte));
         }
@@ -39,7 +49,7 @@ pub(crate) fn pages(weights: &Leased<'_>) -> Result<u64, Error> {
 }
 
 /// XXH3-64 over a model's tensors, in the order of their names.
-pub(crate) fn checksum(weights: &Leased<'_>) -> Result<u64, Error> {
+pub(crate) fn checksum(weights: &Leased<'_>, trace: Option<&Trace>) -> Result<u64, Error> {
     let mut names: Vec<&str> = weights
         .tensors()
         .iter()
@@ -48,7 +58,9 @@ pub(crate) fn checksum(weights: &Leased<'_>) -> Result<u64, Error> {
     names.sort_unstable();
     let mut hash = Xxh3::new();
     for name in names {
-        hash.update(&weights.bytes(name)?);
+        let bytes = weights.bytes(name)?;
+        let _span = trace.map(|trace| trace.span("compute", name));
+        hash.update(&bytes);
     }
     Ok(hash.digest())
 }

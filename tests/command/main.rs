@@ -13,4 +13,5 @@ mod recording;
 mod run;
 mod scan;
 mod shown;
+mod terms;
 mod world;

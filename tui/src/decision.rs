@@ -5,6 +5,7 @@ use std::time::Duration;
 use malloc_stats::{Metric, Size};
 use plimsoll_events::{
     BudgetChange, Event, EvictReason, Kind, Origin, PageCacheLeft, Point, Reclaim, RefuseReason,
+    Streamed,
 };
 
 use crate::paint::{Paint, Tone, padded, safe, shortened};
@@ -48,6 +49,15 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
     let none = || "-".to_owned();
     let size = |bytes: u64| Size(bytes).to_string();
     match &event.kind {
+        // What a lease of a part has brought is told when it ends.
+        Kind::Load(load) if load.part_of.is_some() && load.error.is_none() => None,
+        Kind::Streamed(streamed) => Some(format!(
+            "{at:>8}  {} {} {} {}",
+            paint.tone(Tone::Good, "stream"),
+            padded(&shortened(&safe(&streamed.model), NAME), NAME),
+            padded(&safe(&streamed.tier), TIER),
+            part(streamed)
+        )),
         Kind::Load(load) => {
             let why = match &load.error {
                 Some(error) => format!("  {}", paint.tone(Tone::Bad, &safe(error))),
@@ -152,6 +162,36 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
             ))
         }
         _ => None,
+    }
+}
+
+/// What a lease of a part of a model came to.
+fn part(streamed: &Streamed) -> String {
+    let share = percent(streamed.resident_bytes, streamed.bytes);
+    let there = format!(
+        "{} of {} there ({share}), pool {}",
+        Size(streamed.resident_bytes),
+        Size(streamed.bytes),
+        Size(streamed.pool_bytes)
+    );
+    let order = match streamed.out_of_order {
+        0 => String::new(),
+        times => format!(", {times} times out of order"),
+    };
+    format!(
+        "{there}: {} streamed in {} transfers, {} waited{order}",
+        Size(streamed.streamed_bytes),
+        streamed.transfers,
+        seconds(streamed.waited_us)
+    )
+}
+
+/// A share as a whole number of hundredths; `n/a` of nothing.
+#[must_use]
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "n/a".to_owned(),
+        _ => format!("{:.0} %", part as f64 / whole as f64 * 100.0),
     }
 }
 

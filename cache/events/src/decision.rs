@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 pub struct Load {
     /// The model's name.
     pub model: String,
+    /// The model that it is a part of, where it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part_of: Option<String>,
+    /// Whether it is what a patch changes, or the patch itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_patch: bool,
     /// The tier: `ram`, or a device.
     pub tier: String,
     /// Where its bytes came from.
@@ -129,6 +135,9 @@ pub enum Skipped {
 pub struct Evict {
     /// The model's name.
     pub model: String,
+    /// The model that it is a part of, where it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part_of: Option<String>,
     /// The tier it left.
     pub tier: String,
     /// Why.
@@ -280,4 +289,27 @@ pub struct Refuse {
     pub budget_bytes: u64,
     /// Bytes that leases and held tensors pin.
     pub pinned_bytes: u64,
+}
+
+/// A lease of a model of which a part was on its device has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// The model's name.
+    pub model: String,
+    /// The tier.
+    pub tier: String,
+    /// Bytes of the model.
+    pub bytes: u64,
+    /// Bytes of it that were there at the end.
+    pub resident_bytes: u64,
+    /// The pool through which the rest came, bytes.
+    pub pool_bytes: u64,
+    /// Bytes that came through it.
+    pub streamed_bytes: u64,
+    /// Times that something came.
+    pub transfers: u64,
+    /// How long those who asked waited for it, microseconds: what fetching ahead has not hidden.
+    pub waited_us: u64,
+    /// Times that something was asked for which was not next.
+    pub out_of_order: u64,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use malloc_stats::{Allocator, Metric, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse};
+use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse, Streamed};
 use crate::look::Look;
 use crate::request::Answer;
 
@@ -41,6 +41,8 @@ pub enum Kind {
     Evict(Box<Evict>),
     /// A lease was refused.
     Refuse(Box<Refuse>),
+    /// A lease of a part of a model has ended.
+    Streamed(Box<Streamed>),
     /// A budget that follows the machine has changed.
     Budget(Box<BudgetChange>),
     /// Freed memory was asked back from the allocator.
@@ -314,6 +316,42 @@ pub struct PlacePicture {
     /// What of it is mapped files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub page_cache: Option<PageCache>,
+    /// Bytes of its tensors that are there, where it is there in parts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part_bytes: Option<u64>,
+}
+
+impl ModelPicture {
+    /// Adds another part of the same model.
+    pub fn add(&mut self, part: ModelPicture) {
+        self.dropped |= part.dropped;
+        for place in part.places {
+            let known = self.places.iter_mut().find(|one| one.tier == place.tier);
+            match known {
+                Some(known) => known.add(&place),
+                None => self.places.push(place),
+            }
+        }
+    }
+}
+
+impl PlacePicture {
+    /// Adds another part of the same model in the same tier.
+    fn add(&mut self, part: &PlacePicture) {
+        let sum = |one: Option<u64>, other: Option<u64>| {
+            let both = one.zip(other).map(|(one, other)| one.saturating_add(other));
+            both.or(one).or(other)
+        };
+        if part.phase != "resident" {
+            self.phase.clone_from(&part.phase);
+        }
+        self.charged_bytes = self.charged_bytes.saturating_add(part.charged_bytes);
+        self.leases = self.leases.max(part.leases);
+        self.idle_ms = self.idle_ms.min(part.idle_ms).filter(|_| self.leases == 0);
+        self.score = None;
+        self.reload_us = sum(self.reload_us, part.reload_us);
+        self.part_bytes = sum(self.part_bytes, part.part_bytes);
+    }
 }
 
 /// What the fast path counted since the last tally.

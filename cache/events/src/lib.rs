@@ -33,7 +33,7 @@ pub mod subscribe;
 
 pub use decision::{
     BudgetChange, Candidate, Evict, EvictReason, Load, Origin, PageCacheLeft, Reclaim, Refuse,
-    RefuseReason, Settled, Skipped,
+    RefuseReason, Settled, Skipped, Streamed,
 };
 pub use event::{
     Closed, DeviceSeen, Event, GroupSeen, Kind, Memory, ModelPicture, ModelSeen, Opened, PageCache,

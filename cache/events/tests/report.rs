@@ -5,7 +5,7 @@
 use malloc_stats::{Metric, Snapshot};
 use plimsoll_events::{
     BudgetChange, DeviceSeen, Event, Evict, EvictReason, Kind, Load, Opened, Origin, Reclaim,
-    Refuse, RefuseReason, Report, Settled,
+    Refuse, RefuseReason, Report, Settled, Streamed,
 };
 
 /// The report of a stream whose events have these numbers, from `first` on.
@@ -38,6 +38,8 @@ fn opened() -> Kind {
 fn load(model: &str, tier: &str, from: Origin, took_us: u64) -> Kind {
     Kind::Load(Box::new(Load {
         model: model.into(),
+        part_of: None,
+        is_patch: false,
         tier: tier.into(),
         from,
         bytes: 100,
@@ -55,6 +57,7 @@ fn load(model: &str, tier: &str, from: Origin, took_us: u64) -> Kind {
 fn evict(model: &str, tier: &str, reason: EvictReason) -> Kind {
     Kind::Evict(Box::new(Evict {
         model: model.into(),
+        part_of: None,
         tier: tier.into(),
         reason,
         bytes: 100,
@@ -225,4 +228,77 @@ fn what_a_reclaim_gained_is_in_no_other_number() {
     assert_eq!((report.reclaims.count, report.reclaims.settled), (1, 2));
     assert_eq!(report.reclaims.gained, Metric::Estimated(400));
     assert_eq!(report.reclaims.net_bytes, Some(200));
+}
+
+fn part(of: &str, number: u64, kind: Kind) -> Kind {
+    let name = format!("{of} [part {number}]");
+    match kind {
+        Kind::Load(mut load) => {
+            (load.model, load.part_of) = (name, Some(of.into()));
+            Kind::Load(load)
+        }
+        Kind::Evict(mut evict) => {
+            (evict.model, evict.part_of) = (name, Some(of.into()));
+            Kind::Evict(evict)
+        }
+        other => other,
+    }
+}
+
+fn streamed(resident_bytes: u64, streamed_bytes: u64, waited_us: u64) -> Kind {
+    Kind::Streamed(Box::new(Streamed {
+        model: "whole".into(),
+        tier: "simulated".into(),
+        bytes: 1000,
+        resident_bytes,
+        pool_bytes: 50,
+        streamed_bytes,
+        transfers: 2,
+        waited_us,
+        out_of_order: 1,
+    }))
+}
+
+#[test]
+fn parts_count_as_the_model_that_they_are_of_and_leases_of_them_add_up() {
+    let came = |number| part("whole", number, load("", "simulated", Origin::Ram, 10));
+    let report = folded(
+        0,
+        [
+            opened(),
+            came(1),
+            came(2),
+            part("whole", 2, evict("", "simulated", EvictReason::Dropped)),
+            streamed(700, 600, 1_000_000),
+            streamed(400, u64::MAX, 500_000),
+        ],
+    );
+    let names: Vec<&str> = report.models.iter().map(|one| &*one.model.name).collect();
+    assert_eq!(names, ["whole"]);
+    assert_eq!((report.models[0].loads, report.models[0].evictions), (2, 1));
+    assert_eq!(report.transfers.len(), 1);
+    assert_eq!(report.transfers[0].count, 2);
+    assert_eq!(report.transfers[0].gb_per_second, Some(0.01));
+    assert_eq!(report.unloads.len(), 1);
+    let stream = &report.streams[0];
+    assert_eq!(
+        (stream.leases, stream.transfers, stream.out_of_order),
+        (2, 4, 2)
+    );
+    assert_eq!(
+        (stream.resident_low_bytes, stream.resident_high_bytes),
+        (400, 700)
+    );
+    assert_eq!(stream.streamed_bytes, u64::MAX);
+    assert_eq!(stream.waited_seconds, 1.5);
+}
+
+#[test]
+fn what_patches_bring_is_counted_apart() {
+    let mut patch = load("base + style×0.8", "ram", Origin::File, 10);
+    if let Kind::Load(load) = &mut patch {
+        load.is_patch = true;
+    }
+    let report = folded(0, [opened(), load("base", "ram", Origin::File, 10), patch]);
+    assert_eq!((report.patched_bytes, report.bytes_loaded), (100, 200));
 }

@@ -63,6 +63,8 @@ fn kinds(n: u64) -> Vec<Kind> {
         })),
         Kind::Load(Box::new(Load {
             model: "m".into(),
+            part_of: None,
+            is_patch: false,
             tier: "ram".into(),
             from: Origin::File,
             bytes: n,
@@ -84,6 +86,7 @@ fn kinds(n: u64) -> Vec<Kind> {
         }),
         Kind::Evict(Box::new(Evict {
             model: "m".into(),
+            part_of: None,
             tier: "ram".into(),
             reason: EvictReason::Room {
                 wanted_for: vec!["o".into()],

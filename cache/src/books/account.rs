@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::plan::Reserved;
 
 /// Memory of an evicted model that somebody still holds.
 pub(crate) trait Remains: Send {
@@ -103,6 +104,24 @@ impl<M> Account<M> {
         let evictable = self.resident.values().filter(free);
         let evictable: u64 = evictable.map(|entry| entry.slots[self.tier].charge).sum();
         self.used.saturating_sub(evictable)
+    }
+
+    /// Counts what a lease keeps besides models.
+    pub(super) fn reserve_besides(&mut self, reserved: &Reserved) {
+        let pool = reserved.pools[self.tier];
+        self.working = self.working.saturating_add(reserved.working[self.tier]);
+        self.staging += pool;
+        self.used += pool;
+    }
+
+    /// Stops counting it.
+    pub(super) fn end_besides(&mut self, reserved: &Reserved) {
+        // A lease that was a hit has reserved nothing, in no tier.
+        let bytes = |of: &[u64]| of.get(self.tier).copied().unwrap_or(0);
+        let pool = bytes(&reserved.pools);
+        self.working -= bytes(&reserved.working);
+        self.staging -= pool;
+        self.used -= pool;
     }
 
     /// Keeps counting the bytes of an evicted model that somebody holds.

@@ -8,7 +8,7 @@ use plimsoll_events::EvictReason;
 use super::choice::{Aim, Choice};
 use super::claims::{Claim, Granted, Task};
 use super::entry::{Entry, Named, Seat};
-use super::plan::{Plan, Sourcing, ways};
+use super::plan::{Plan, Sourcing, preferred_way, ways};
 use super::{Books, Io, LEAST_STAGING, RAM, Rules};
 use crate::policy::Policy;
 use crate::residency::{Input, Phase};
@@ -20,9 +20,34 @@ pub(crate) struct Ask<M> {
     pub(crate) tiers: Vec<usize>,
     /// Working memory that comes with it, in the tier that is granted.
     pub(crate) working: u64,
+    /// Memory there that the lease fills and empties as it likes, for as long as it lives: bytes
+    /// that count.
+    pub(crate) pool: u64,
+    /// The same in RAM, where another tier is granted: what fills the pool is read through it.
+    pub(crate) staging: u64,
     /// The ask, by its position before this one, in whose tier this is granted too, whatever the
     /// tiers here say.
     pub(crate) follows: Option<usize>,
+}
+
+impl<M> Ask<M> {
+    /// Asks for a model in one of these tiers and for nothing besides.
+    pub(crate) fn new(entry: Arc<Entry<M>>, tiers: Vec<usize>) -> Ask<M> {
+        Ask {
+            entry,
+            tiers,
+            working: 0,
+            pool: 0,
+            staging: 0,
+            follows: None,
+        }
+    }
+
+    /// Its pool in each tier, where this one is granted.
+    pub(super) fn pools(&self, granted: usize) -> [(usize, u64); 2] {
+        let staging = if granted == RAM { 0 } else { self.staging };
+        [(granted, self.pool), (RAM, staging)]
+    }
 }
 
 /// How long a lease may wait for room.
@@ -195,9 +220,13 @@ impl<I: Io> Books<I> {
             let mut seats: Vec<Seat<I::Model>> = Vec::new();
             let mut asked = vec![0_u64; self.accounts.len()];
             let mut working = vec![0_u64; self.accounts.len()];
+            let mut pools = vec![0_u64; self.accounts.len()];
             for (ask, tier) in asks.iter().zip(&way) {
                 let seat = Seat::new(&ask.entry, *tier);
                 working[*tier] = working[*tier].saturating_add(ask.working);
+                for (tier, bytes) in ask.pools(*tier) {
+                    pools[tier] = pools[tier].saturating_add(bytes);
+                }
                 if !seats.contains(&seat) {
                     // Files can claim sizes whose sum overflows: that exceeds any budget.
                     asked[*tier] = asked[*tier].saturating_add(seat.charge());
@@ -214,11 +243,13 @@ impl<I: Io> Books<I> {
                 let account = &self.accounts[tier];
                 let staging = staging.filter(|_| tier == RAM).unwrap_or(0);
                 let mut new = seats.iter().filter(absent).map(|seat| seat.tier);
-                if staging == 0 && working[tier] == 0 && !new.any(|one| one == tier) {
+                let besides = staging.max(working[tier]).max(pools[tier]);
+                if besides == 0 && !new.any(|one| one == tier) {
                     // What is there already may be leased, whatever became of the budget.
                     return None;
                 }
                 let all = asked[tier]
+                    .saturating_add(pools[tier])
                     .saturating_add(staging)
                     .saturating_add(working[tier].saturating_sub(account.reserve));
                 // A sum that saturates fits no memory, whatever the budget.
@@ -235,7 +266,7 @@ impl<I: Io> Books<I> {
     /// What to say of a request that is refused: the tier that is short for its preferred way, and
     /// what it needs there in all.
     pub(super) fn shortage(&self, asks: &[Ask<I::Model>], rules: &Rules) -> (usize, u64) {
-        let way: Vec<usize> = asks.iter().map(|ask| ask.tiers[0]).collect();
+        let way = preferred_way(asks);
         let plan = self.plan(asks, &way, Sourcing::Files, rules);
         let tiers = 0..self.accounts.len();
         let tier = tiers
@@ -244,8 +275,13 @@ impl<I: Io> Books<I> {
         let seats = plan.seats.iter().filter(|seat| seat.tier == tier);
         let bytes = seats.fold(0_u64, |sum, seat| sum.saturating_add(seat.charge()));
         let staging = if tier == RAM { plan.staging } else { 0 };
-        let working = plan.working[tier];
-        (tier, bytes.saturating_add(working).saturating_add(staging))
+        let besides = [
+            plan.reserved.working[tier],
+            plan.reserved.pools[tier],
+            staging,
+        ];
+        let all = besides.into_iter().fold(bytes, u64::saturating_add);
+        (tier, all)
     }
 
     fn make_room(
@@ -327,8 +363,8 @@ impl<I: Io> Books<I> {
         let sources = sources.map(|seat| self.claim(seat, &tasks)).collect();
         self.accounts[RAM].staging += plan.staging;
         self.accounts[RAM].used += plan.staging;
-        for (account, working) in self.accounts.iter_mut().zip(&plan.working) {
-            account.working = account.working.saturating_add(*working);
+        for account in &mut self.accounts {
+            account.reserve_besides(&plan.reserved);
         }
         self.stalled_since = None;
         Granted {
@@ -336,7 +372,8 @@ impl<I: Io> Books<I> {
             sources,
             tasks,
             staging: plan.staging,
-            working: plan.working,
+            reserved: plan.reserved,
+            asked: plan.asked,
         }
     }
 
@@ -380,7 +417,7 @@ enum Room<M> {
 fn names<M: Named>(asks: &[Ask<M>]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(asks.len());
     for ask in asks {
-        let name = ask.entry.model.name();
+        let name = ask.entry.model.told_name();
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }

@@ -47,6 +47,20 @@ impl<I: Io> Books<I> {
         freed >= needed
     }
 
+    /// How many bytes a tier could have for new models without waiting, and without what leases pin or
+    /// would rather have there.
+    pub(crate) fn could_make(&mut self, tier: usize, wanted: &[Seat<I::Model>]) -> u64 {
+        self.reap();
+        let account = &self.accounts[tier];
+        let idle = account.resident.values().filter(|entry| {
+            let slot = &entry.slots[tier];
+            slot.pins.count() == 0 && slot.preferred() == 0 && !is_wanted(entry, tier, wanted)
+        });
+        let idle = idle.map(|entry| entry.slots[tier].charge);
+        let taken = account.committed().saturating_sub(idle.sum());
+        account.budget.saturating_sub(taken)
+    }
+
     /// Chooses models to evict, and shuts their doors. `None` where there are not enough.
     pub(super) fn choose_victims(
         &mut self,
@@ -57,16 +71,10 @@ impl<I: Io> Books<I> {
     ) -> Option<(Vec<Seat<I::Model>>, Choice)> {
         loop {
             let (eligible, skipped) = self.eligible(tier, wanted, policy);
-            let scores: Vec<(f64, u64)> = eligible
-                .iter()
-                .map(|(score, entry)| (*score, entry.slots[tier].charge))
-                .collect();
-            let chosen = match aim {
-                Aim::AtLeast(needed) => choose(&scores, needed)?,
-                Aim::AsFarAsPossible(needed) => {
-                    choose(&scores, needed).unwrap_or_else(|| (0..scores.len()).collect())
-                }
-            };
+            let (chosen, freed) = pick(tier, &eligible, aim);
+            if matches!(aim, Aim::AtLeast(needed) if freed < needed) {
+                return None;
+            }
             // A lease may slip in between the look and the shutting of a door: then look again.
             let shut: Vec<usize> = chosen
                 .iter()
@@ -147,6 +155,9 @@ impl<I: Io> Books<I> {
             } else if leases > 0 {
                 let leases = u32::try_from(leases).unwrap_or(u32::MAX);
                 skipped.push((Arc::clone(entry), Skipped::Leased { leases }));
+            } else if entry.slots[tier].preferred() > 0 {
+                // It has no score: it goes after all that have one.
+                eligible.push((f64::INFINITY, Arc::clone(entry)));
             } else {
                 eligible.push((self.score(entry, tier, policy), Arc::clone(entry)));
             }
@@ -182,6 +193,38 @@ impl<I: Io> Books<I> {
             elsewhere,
         })
     }
+}
+
+/// The victims among what nobody pins, and what they free. What leases would rather have there goes
+/// only where everything else is not enough, the last parts of their wholes first.
+fn pick<M: Named>(tier: usize, eligible: &[(f64, Arc<Entry<M>>)], aim: Aim) -> (Vec<usize>, u64) {
+    let (Aim::AtLeast(needed) | Aim::AsFarAsPossible(needed)) = aim;
+    let charge = |index: usize| eligible[index].1.slots[tier].charge;
+    let is_preferred = |index: &usize| eligible[*index].1.slots[tier].preferred() > 0;
+    let (mut preferred, idle): (Vec<usize>, Vec<usize>) =
+        (0..eligible.len()).partition(is_preferred);
+    let scores: Vec<(f64, u64)> = idle
+        .iter()
+        .map(|index| (eligible[*index].0, charge(*index)))
+        .collect();
+    if let Some(chosen) = choose(&scores, needed) {
+        let chosen: Vec<usize> = chosen.into_iter().map(|at| idle[at]).collect();
+        let freed = chosen.iter().map(|index| charge(*index));
+        let freed = freed.fold(0, u64::saturating_add);
+        return (chosen, freed);
+    }
+    let mut freed = idle.iter().map(|index| charge(*index)).sum::<u64>();
+    let mut chosen = idle;
+    let position = |index: &usize| eligible[*index].1.model.position();
+    preferred.sort_by(|a, b| position(b).total_cmp(&position(a)));
+    for index in preferred {
+        if freed >= needed {
+            break;
+        }
+        freed = freed.saturating_add(charge(index));
+        chosen.push(index);
+    }
+    (chosen, freed)
 }
 
 fn is_wanted<M>(entry: &Arc<Entry<M>>, tier: usize, wanted: &[Seat<M>]) -> bool {

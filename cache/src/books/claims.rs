@@ -13,6 +13,7 @@ use super::leaving::Leaving;
 use super::loading::{Loading, Outcome};
 use super::pending::Grant;
 use super::pins::Left;
+use super::plan::Reserved;
 use super::{Books, Fault, Io};
 use crate::residency::{Input, Phase};
 
@@ -23,6 +24,8 @@ pub(crate) enum Route {
     File,
     /// From the copy in RAM.
     Ram,
+    /// From the copy in RAM of the model that it is a part of.
+    Whole,
     /// From its files, through a staging buffer of so many bytes.
     Stream { staging: u64 },
 }
@@ -48,7 +51,9 @@ pub(super) struct Granted<I: Io> {
     pub(super) sources: Vec<Claim<I>>,
     pub(super) tasks: Vec<Task<I>>,
     pub(super) staging: u64,
-    pub(super) working: Vec<u64>,
+    pub(super) reserved: Reserved,
+    /// The one of `held` for each ask, by its position.
+    pub(super) asked: Vec<usize>,
 }
 
 impl<I: Io> Granted<I> {
@@ -106,7 +111,8 @@ impl<I: Io> Books<I> {
 pub(super) struct Claims<I: Io> {
     gate: Arc<Gate<I>>,
     held: Vec<Claim<I>>,
-    working: Vec<u64>,
+    reserved: Reserved,
+    asked: Vec<usize>,
 }
 
 /// How far an admitted lease is.
@@ -124,7 +130,8 @@ impl<I: Io> Claims<I> {
         let claims = Claims {
             gate: Arc::clone(gate),
             held: granted.held,
-            working: granted.working,
+            reserved: granted.reserved,
+            asked: granted.asked,
         };
         // This is called under the lock, which dropping a job takes.
         let job = (!granted.tasks.is_empty())
@@ -155,14 +162,15 @@ impl<I: Io> Claims<I> {
         let held = held.into_iter();
         Grant {
             seats: held.map(|claim| (claim.seat, !claim.is_own)).collect(),
-            working: std::mem::take(&mut self.working),
+            reserved: std::mem::take(&mut self.reserved),
+            asked: std::mem::take(&mut self.asked),
         }
     }
 }
 
 impl<I: Io> Drop for Claims<I> {
     fn drop(&mut self) {
-        self.gate.end_working(&self.working);
+        self.gate.end_reserved(&self.reserved);
         if !self.held.is_empty() {
             self.gate.let_go(&self.held);
         }

@@ -2,7 +2,7 @@
 //! without a pause by others, are drained for it.
 
 use super::admission::Admission;
-use super::plan::{Plan, Sourcing};
+use super::plan::{Plan, Sourcing, preferred_way};
 use super::{Books, Io, Rules, Seat};
 use crate::policy::Policy;
 
@@ -37,7 +37,7 @@ impl<I: Io> Books<I> {
         policy: &dyn Policy,
         now_ns: u64,
     ) -> Option<u64> {
-        let way: Vec<usize> = admission.asks.iter().map(|ask| ask.tiers[0]).collect();
+        let way = preferred_way(&admission.asks);
         let plan = self.plan(&admission.asks, &way, Sourcing::Files, rules);
         if !self.is_first(admission.ticket, plan.tiers(self)) {
             return None;

@@ -10,6 +10,30 @@ use super::pins::Pins;
 /// A model, as far as the books care.
 pub(crate) trait Named {
     fn name(&self) -> &str;
+
+    /// What it is called where parts of a model are not told apart.
+    fn told_name(&self) -> &str {
+        self.name()
+    }
+
+    /// Whether it is made of another model, so that no copy of it is kept in RAM for devices.
+    fn is_made(&self) -> bool {
+        false
+    }
+
+    /// The model that it is a part of, whose copy in RAM has its bytes too.
+    fn whole(&self) -> Option<&Arc<Entry<Self>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Where it stands among parts of a whole, from 0 to 1: of those that leases can do without,
+    /// the last goes first.
+    fn position(&self) -> f64 {
+        0.0
+    }
 }
 
 /// A model that is known, in every tier.
@@ -38,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) from_ram_ns: AtomicU64,
     /// What coming back would have to read from the disk, bytes, by the last look at mapped files.
     pub(crate) reload: Reload,
+    /// Leases that would rather have it there and go on without it.
+    yielding: AtomicU64,
 }
 
 /// Bytes that somebody may have counted.
@@ -97,9 +123,30 @@ impl<M: Named> fmt::Debug for Entry<M> {
 }
 
 impl Slot {
+    /// A lease would rather have it there.
+    pub(crate) fn prefer(&self) {
+        // A single count, in no order with anything else: it guards nothing.
+        self.yielding.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A lease no longer cares.
+    pub(crate) fn forgo(&self) {
+        self.yielding.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many leases would rather have it there.
+    pub(crate) fn preferred(&self) -> u64 {
+        self.yielding.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it was of use until this time.
+    pub(crate) fn used(&self, now_ns: u64) {
+        self.last_leased_ns.store(now_ns, Ordering::Relaxed);
+    }
+
     /// Notes that a lease was given at this time.
     pub(crate) fn leased(&self, now_ns: u64, hit: bool) {
-        self.last_leased_ns.store(now_ns, Ordering::Relaxed);
+        self.used(now_ns);
         self.leases.fetch_add(1, Ordering::Relaxed);
         if hit {
             self.untold_hits.fetch_add(1, Ordering::Relaxed);
@@ -127,6 +174,11 @@ impl<M> Seat<M> {
 
     pub(crate) fn charge(&self) -> u64 {
         self.slot().charge
+    }
+
+    /// Whether no lease would miss it. One that was dropped goes all the same.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slot().preferred() == 0 || self.entry.is_retired()
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-use super::account::Account;
+use super::account::{Account, Remains};
 use super::admission::{Denied, Wait};
 use super::entry::Seat;
 use super::pending::{Grant, Pending, Step};
 use super::pins::Left;
+use super::plan::Reserved;
 use super::{Books, Io, Rules};
 use crate::policy::Policy;
 
@@ -129,12 +130,12 @@ impl<I: Io> Gate<I> {
         self.tiers
     }
 
-    /// Takes pins back with the working memory that came with them, and wakes those who wait for
+    /// Takes pins back with what was reserved with them, and wakes those who wait for
     /// room. All of it is given back before anything is evicted, which may panic.
     pub(crate) fn leave<'a>(
         self: &Arc<Self>,
         seats: impl Iterator<Item = &'a Seat<I::Model>>,
-        working: &[u64],
+        reserved: &Reserved,
     ) {
         let mut any_empty = false;
         let mut doomed = Vec::new();
@@ -145,7 +146,7 @@ impl<I: Io> Gate<I> {
                 Left::Doomed => doomed.push(seat),
             }
         }
-        self.end_working(working);
+        self.end_reserved(reserved);
         self.evict_doomed(doomed);
         if any_empty {
             if self.is_beyond() {
@@ -155,14 +156,27 @@ impl<I: Io> Gate<I> {
         }
     }
 
-    /// Gives back declared working memory.
-    pub(crate) fn end_working(&self, working: &[u64]) {
-        if working.iter().all(|bytes| *bytes == 0) {
+    /// Gives back what a lease has kept besides models.
+    pub(crate) fn end_reserved(&self, reserved: &Reserved) {
+        if reserved.is_nothing() {
             return;
         }
         let mut books = self.books();
-        for (account, bytes) in books.accounts.iter_mut().zip(working) {
-            account.working -= bytes;
+        for account in &mut books.accounts {
+            account.end_besides(reserved);
+        }
+        self.changed(books);
+    }
+
+    /// Gives back a pool, and goes on counting what somebody still holds of what was in it.
+    pub(crate) fn end_pool(&self, tier: usize, held: Vec<Box<dyn Remains>>, reserved: &Reserved) {
+        let now_ns = self.io.now_ns();
+        let mut books = self.books();
+        for remains in held.into_iter().filter(|remains| !remains.is_gone()) {
+            books.accounts[tier].hold(remains, None, now_ns);
+        }
+        for account in &mut books.accounts {
+            account.end_besides(reserved);
         }
         self.changed(books);
     }
@@ -215,7 +229,17 @@ impl<I: Io> Gate<I> {
         pending: &mut Pending<I>,
         wait: Wait,
     ) -> Result<Grant<I::Model>, Denied<I::Error>> {
-        let in_a_hurry = matches!(wait, Wait::Never);
+        self.lease_if(pending, wait, matches!(wait, Wait::Never))
+    }
+
+    /// The same, but refuses at once, if it is in a hurry, where it would have to wait for room:
+    /// loads may take as long as it may wait.
+    pub(crate) fn lease_if(
+        self: &Arc<Self>,
+        pending: &mut Pending<I>,
+        wait: Wait,
+        in_a_hurry: bool,
+    ) -> Result<Grant<I::Model>, Denied<I::Error>> {
         loop {
             let mut books = self.books();
             let limit = match pending.step(&mut books, in_a_hurry) {

@@ -89,11 +89,13 @@ impl<I: Io> Gate<I> {
                     books = self.sleep(books, None);
                 }
                 match books.phase(seat) {
-                    Phase::Resident if seat.slot().pins.close() => {
+                    Phase::Resident if seat.is_idle() && seat.slot().pins.close() => {
                         Leaving::begin(self, &mut books, seat.clone(), None)
                     }
                     Phase::Resident => {
-                        cleared.leased.push((name(), seat.slot().pins.count()));
+                        let slot = seat.slot();
+                        let leases = slot.pins.count() + slot.preferred();
+                        cleared.leased.push((name(), leases));
                         continue;
                     }
                     Phase::Loading { claims } => {

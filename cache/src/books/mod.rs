@@ -46,6 +46,7 @@ pub(crate) use holder::Holder;
 pub use leaving::Cleared;
 pub(crate) use loading::Loading;
 pub(crate) use pending::{Grant, Pending, Step};
+pub(crate) use plan::Reserved;
 
 use crate::residency::{Impossible, Input, Phase};
 use plimsoll_events::EvictReason;

@@ -14,14 +14,17 @@ use super::gate::Gate;
 use super::holder::Holder;
 use super::job::Job;
 use super::leaving::Leaving;
+use super::plan::Reserved;
 use super::{Books, Io};
 
 /// What a lease holds.
 pub(crate) struct Grant<M> {
     /// Models, with whether each was there, or on its way, already.
     pub(crate) seats: Vec<(Seat<M>, bool)>,
-    /// Declared working memory by tier.
-    pub(crate) working: Vec<u64>,
+    /// What it keeps besides.
+    pub(crate) reserved: Reserved,
+    /// The seat of each ask, by its position.
+    pub(crate) asked: Vec<usize>,
 }
 
 /// A lease on its way, for threads that sleep and for tasks that are polled. Dropping it gives up.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::admission::Ask;
 use super::claims::Route;
-use super::entry::{Entry, Seat};
+use super::entry::{Entry, Named, Seat};
 use super::{Books, Io, LEAST_STAGING, RAM, Rules};
 use crate::residency::Phase;
 
@@ -18,12 +18,37 @@ pub(super) struct Plan<M> {
     pub(super) sources: Vec<Seat<M>>,
     /// New bytes in each tier.
     pub(super) bytes: Vec<u64>,
-    /// Working memory in each tier.
-    pub(super) working: Vec<u64>,
+    /// What the lease keeps besides.
+    pub(super) reserved: Reserved,
+    /// The seat of each ask, by its position.
+    pub(super) asked: Vec<usize>,
     /// Staging in RAM.
     pub(super) staging: u64,
     /// Whether some of it is on its way out at this moment.
     pub(super) unsettled: bool,
+}
+
+/// What a lease keeps in each tier besides models, for as long as it lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    /// Declared working memory, which the program allocates itself.
+    pub(crate) working: Vec<u64>,
+    /// What the lease fills and empties as it likes.
+    pub(crate) pools: Vec<u64>,
+}
+
+impl Reserved {
+    fn nothing(tiers: usize) -> Reserved {
+        Reserved {
+            working: vec![0; tiers],
+            pools: vec![0; tiers],
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        let mut all = self.working.iter().chain(&self.pools);
+        all.all(|bytes| *bytes == 0)
+    }
 }
 
 /// Where devices are to be loaded from.
@@ -44,6 +69,15 @@ impl Sourcing {
 /// Tiers of choice are tried in order of preference, the first model's first. More combinations
 /// than this nobody means.
 const MOST_WAYS: usize = 64;
+
+/// The way that is preferred.
+pub(super) fn preferred_way<M>(asks: &[Ask<M>]) -> Vec<usize> {
+    let leader = |ask: &Ask<M>| {
+        ask.follows
+            .map_or(ask.tiers[0], |leader| asks[leader].tiers[0])
+    };
+    asks.iter().map(leader).collect()
+}
 
 /// Every way to meet a request, as tiers by model, the preferred one first.
 pub(super) fn ways<M>(asks: &[Ask<M>]) -> Vec<Vec<usize>> {
@@ -84,14 +118,23 @@ impl<I: Io> Books<I> {
             loads: Vec::new(),
             sources: Vec::new(),
             bytes: vec![0; self.accounts.len()],
-            working: vec![0; self.accounts.len()],
+            reserved: Reserved::nothing(self.accounts.len()),
+            asked: Vec::with_capacity(asks.len()),
             staging: 0,
             unsettled: false,
         };
         for (ask, tier) in asks.iter().zip(way) {
             let seat = Seat::new(&ask.entry, *tier);
-            plan.working[*tier] = plan.working[*tier].saturating_add(ask.working);
-            if !plan.seats.contains(&seat) {
+            let working = &mut plan.reserved.working[*tier];
+            *working = working.saturating_add(ask.working);
+            for (tier, bytes) in ask.pools(*tier) {
+                let pool = &mut plan.reserved.pools[tier];
+                *pool = pool.saturating_add(bytes);
+                plan.bytes[tier] = plan.bytes[tier].saturating_add(bytes);
+            }
+            let known = plan.seats.iter().position(|known| *known == seat);
+            plan.asked.push(known.unwrap_or(plan.seats.len()));
+            if known.is_none() {
                 plan.seats.push(seat);
             }
         }
@@ -119,8 +162,21 @@ impl<I: Io> Books<I> {
             plan.loads.push((seat, Route::File));
             return;
         }
+        if sourcing != Sourcing::Files
+            && let Some(whole) = seat.entry.model.whole()
+            && self.phase_of(whole, RAM) == Phase::Resident
+        {
+            let whole = Seat::new(whole, RAM);
+            if !plan.sources.contains(&whole) {
+                plan.sources.push(whole);
+            }
+            plan.loads.push((seat, Route::Whole));
+            return;
+        }
         let in_ram = Seat::new(&seat.entry, RAM);
         let there = match self.phase(&in_ram) {
+            // What it is made of is in RAM, or in files.
+            _ if seat.entry.model.is_made() && !plan.seats.contains(&in_ram) => false,
             _ if sourcing == Sourcing::Files && !plan.seats.contains(&in_ram) => false,
             Phase::Resident | Phase::Loading { .. } => true,
             // It may be what another model of the same lease is leased in.
@@ -161,7 +217,7 @@ impl<I: Io> Books<I> {
             .committed()
             .saturating_sub(could_go)
             .saturating_add(plan.bytes[RAM])
-            .saturating_add(account.working_needs(plan.working[RAM]));
+            .saturating_add(account.working_needs(plan.reserved.working[RAM]));
         let room = account.budget.saturating_sub(taken);
         let most = (room / 2).max(LEAST_STAGING).min(rules.staging);
         for (seat, route) in &mut plan.loads {
@@ -178,7 +234,7 @@ impl<I: Io> Books<I> {
         let staging = if tier == RAM { plan.staging } else { 0 };
         let needs = plan.bytes[tier]
             .saturating_add(staging)
-            .saturating_add(account.working_needs(plan.working[tier]));
+            .saturating_add(account.working_needs(plan.reserved.working[tier]));
         if needs == 0 {
             return 0;
         }
@@ -195,7 +251,8 @@ impl<M> Plan<M> {
     /// The tiers in which it needs room, a bit for each; staging needs too little to queue for.
     pub(super) fn tiers<I: Io<Model = M>>(&self, books: &Books<I>) -> u64 {
         let needs = |tier: &usize| {
-            self.bytes[*tier] > 0 || books.accounts[*tier].working_needs(self.working[*tier]) > 0
+            self.bytes[*tier] > 0
+                || books.accounts[*tier].working_needs(self.reserved.working[*tier]) > 0
         };
         (0..self.bytes.len())
             .filter(needs)

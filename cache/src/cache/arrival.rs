@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::{Model, TensorInfo};
-use crate::observe::LoadObserver;
+use crate::observe::{LoadObserver, Transferred};
 
 /// A load into RAM, as it arrives.
 pub(super) struct Arrival<'a> {
@@ -70,6 +70,10 @@ impl LoadObserver for Arrival<'_> {
 
     fn before_read(&self, path: &Path, offset: u64, bytes: u64) -> std::io::Result<()> {
         self.observer.before_read(path, offset, bytes)
+    }
+
+    fn transferred(&self, transferred: &Transferred<'_>) {
+        self.observer.transferred(transferred);
     }
 
     fn bytes_read(&self, bytes: u64) {

@@ -64,13 +64,17 @@ fn no_device() -> Error {
 }
 
 impl Cache {
+    /// A model and what is made of it, in every tier.
     fn seats(&self, model: &Model) -> Vec<Seat> {
         let entry = self.shared.entry(model);
-        let tiers = 0..entry.slots.len();
-        tiers.map(|tier| Seat::new(&entry, tier)).collect()
+        let made = self.shared.made_of(&entry);
+        let all = std::iter::once(&entry).chain(&made);
+        let seats = all.flat_map(|one| (0..one.slots.len()).map(|tier| Seat::new(one, tier)));
+        seats.collect()
     }
 
-    /// Evicts a model from every tier where no lease holds it. Returns whether it is gone from all.
+    /// Evicts a model from every tier where no lease holds it, with its parts and what patches have
+    /// made of it. Returns whether it is gone from all.
     #[must_use = "a model that is leased stays"]
     pub fn evict(&self, model: &Model) -> bool {
         let seats = self.seats(model);
@@ -195,11 +199,13 @@ impl Cache {
         let wanted: Wanted<'a> = wanted.into();
         let shared = Arc::clone(&self.shared);
         let model = wanted.model.clone();
-        let (first, others) = (wanted.first, wanted.others.clone());
+        let terms = wanted.terms.without_working_memory();
         let bring = move || {
-            let wanted = others
-                .iter()
-                .fold(model.on(first), |wanted, other| wanted.or_on(*other));
+            let terms = terms.clone();
+            let wanted = Wanted {
+                model: &model,
+                terms,
+            };
             shared.lease([wanted], Wait::Never).map(drop)
         };
         let bring = Arc::new(bring);

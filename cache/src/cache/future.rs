@@ -2,13 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use super::Shared;
 use super::hands::Hands;
-use super::shared::Item;
+use super::items::Item;
 use super::wanted::Wanted;
 use crate::books::{Io, Pending, Step, Wait};
 use crate::error::Error;
@@ -28,10 +28,15 @@ enum State {
     Waiting {
         items: Vec<Item>,
         pending: Option<Pending<Hands>>,
-        /// Set while evictions for it are done elsewhere.
+        /// Set while evictions and loads for it are done elsewhere.
         busy: Arc<AtomicBool>,
+        /// A lease that was brought the rest of what it can have.
+        settled: Settled,
     },
 }
+
+/// Where a lease is put that another thread has completed.
+type Settled = Arc<Mutex<Option<Result<Lease, Error>>>>;
 
 impl std::fmt::Debug for LeaseFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,6 +55,7 @@ impl LeaseFuture {
                     items,
                     pending: None,
                     busy: Arc::default(),
+                    settled: Arc::default(),
                 },
             },
         };
@@ -72,7 +78,7 @@ impl Future for LeaseFuture {
 
 impl LeaseFuture {
     fn look(&mut self, context: &mut Context<'_>) -> Poll<Result<Lease, Error>> {
-        let (items, pending, busy) = match &mut self.state {
+        let (items, pending, busy, settled) = match &mut self.state {
             State::Ready(result) => {
                 let polled_again = Err(Error::NoModel);
                 return Poll::Ready(result.take().unwrap_or(polled_again));
@@ -81,7 +87,8 @@ impl LeaseFuture {
                 items,
                 pending,
                 busy,
-            } => (items, pending, busy),
+                settled,
+            } => (items, pending, busy, settled),
         };
         let shared = &self.shared;
         loop {
@@ -89,7 +96,7 @@ impl LeaseFuture {
                 Some(one) => one,
                 None => {
                     shared.prepare(items)?;
-                    let asks = Shared::asks(items);
+                    let asks = shared.asks(items);
                     pending.insert(Pending::new(&shared.gate, asks, None))
                 }
             };
@@ -99,15 +106,48 @@ impl LeaseFuture {
                 drop((books, replaced));
                 return Poll::Pending;
             }
-            let work = match one.step(&mut books, false) {
+            if let Some(lease) = take(settled) {
+                return Poll::Ready(lease);
+            }
+            // What can do with less does not wait for more.
+            let in_a_hurry = items.iter().any(Item::is_trying);
+            let work = match one.step(&mut books, in_a_hurry) {
                 Step::Done(done) => {
                     drop(books);
                     match one.finish(done) {
-                        Ok(grant) => return Poll::Ready(Ok(shared.hand_out(grant, None))),
+                        Ok(grant) => {
+                            let lease = shared.hand_out(items, grant, None);
+                            if !lease.is_partial() {
+                                return Poll::Ready(Ok(lease));
+                            }
+                            busy.store(true, Ordering::Release);
+                            let mut books = shared.gate.books();
+                            let replaced = one.wake_by(&mut books, context.waker());
+                            drop((books, replaced));
+                            let done = Done {
+                                busy: Arc::clone(busy),
+                                shared: Arc::clone(shared),
+                            };
+                            let settled = Arc::clone(settled);
+                            shared.gate.io.spawn(Box::new(move || {
+                                let _done = done;
+                                let result = lease.settle_in().map(|()| lease);
+                                let mut settled = lock(&settled);
+                                *settled = Some(result);
+                            }));
+                            return Poll::Pending;
+                        }
                         Err(denied) => shared.after(denied, items, Wait::Forever)?,
                     }
                     shared.prepare(items)?;
-                    one.ask_again(Shared::asks(items));
+                    one.ask_again(shared.asks(items));
+                    continue;
+                }
+                Step::Sleep { for_room: true, .. } if in_a_hurry => {
+                    drop(books);
+                    shared.try_next(items)?;
+                    shared.prepare(items)?;
+                    one.ask_again(shared.asks(items));
                     continue;
                 }
                 Step::Sleep { limit, .. } => {
@@ -144,6 +184,14 @@ impl LeaseFuture {
             return Poll::Pending;
         }
     }
+}
+
+fn lock(settled: &Settled) -> MutexGuard<'_, Option<Result<Lease, Error>>> {
+    settled.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take(settled: &Settled) -> Option<Result<Lease, Error>> {
+    lock(settled).take()
 }
 
 /// Has the task looked at again once its work is done, however that ended.

@@ -15,6 +15,7 @@ use super::arrival::Arrival;
 use super::keeper::Owed;
 use super::known::Known;
 use super::page_cache::NextLook;
+use super::partial::InRam;
 use super::telling::{About, Told};
 use super::{Gate, Seat};
 use crate::books::{Choice, Io, RAM, Remains, Route, Task};
@@ -102,7 +103,7 @@ impl Hands {
             if hits > 0 {
                 *tally
                     .hits
-                    .entry(entry.model.model.name().to_owned())
+                    .entry(entry.model.told_name().to_owned())
                     .or_insert(0) += hits;
             }
         };
@@ -123,7 +124,7 @@ impl Hands {
     fn tell_hits_of(&self, seat: &Seat) {
         let hits = seat.slot().untold_hits.swap(0, Ordering::Relaxed);
         if hits > 0 {
-            let name = seat.entry.model.model.name().to_owned();
+            let name = seat.entry.model.told_name().to_owned();
             self.stream.emit(Kind::Tally(Tally {
                 hits: BTreeMap::from([(name, hits)]),
                 ..Tally::default()
@@ -136,6 +137,8 @@ impl Hands {
         let now = self.brackets.take(Depth::Bracket);
         self.tell_load(Box::new(Loaded {
             model: seat.entry.model.model.name().to_owned(),
+            part_of: seat.entry.model.part_of(),
+            is_patch: seat.entry.model.is_patch(),
             tier: self.tier_name(seat.tier).to_owned(),
             from: Origin::File,
             bytes: seat.entry.model.model.bytes(),
@@ -167,7 +170,12 @@ impl Hands {
         self.stream.emit(Kind::Load(load));
     }
 
-    fn bring(&self, task: &Task<Self>) -> Result<Box<dyn DeviceWeights>, LoadError> {
+    /// Loads a model, and says where from.
+    fn bring(
+        &self,
+        task: &Task<Self>,
+        from: &mut Origin,
+    ) -> Result<Box<dyn DeviceWeights>, LoadError> {
         let known = &task.seat.entry.model;
         let device = &self.devices[task.seat.tier];
         let arrival;
@@ -178,9 +186,21 @@ impl Hands {
             self.observer.as_ref()
         };
         let copy;
+        let part;
         let source = match task.route {
-            Route::File => Source::Files { staging: 0 },
             Route::Stream { staging } => Source::Files { staging },
+            Route::File => Source::Files { staging: 0 },
+            Route::Whole => {
+                part = known
+                    .base
+                    .as_ref()
+                    .and_then(|base| InRam::pinned(base, &known.model));
+                let gone = || LoadError::Copy {
+                    model: known.model.name().to_owned(),
+                    reason: "it is gone".to_owned(),
+                };
+                Source::Ram(part.as_ref().ok_or_else(gone)?)
+            }
             Route::Ram => {
                 copy = known.weights(RAM).ok_or_else(|| {
                     device.unexpect(task.seat.charge());
@@ -192,6 +212,9 @@ impl Hands {
                 Source::Ram(&**copy)
             }
         };
+        if let Source::Ram(_) = source {
+            *from = Origin::Ram;
+        }
         let weights = device.load(&Load {
             model: &known.model,
             source,
@@ -224,7 +247,8 @@ impl Hands {
     }
 }
 
-struct StillHeld(Box<dyn Held>);
+/// What tensors hold, to the books.
+pub(super) struct StillHeld(pub(super) Box<dyn Held>);
 
 impl Remains for StillHeld {
     fn bytes(&self) -> u64 {
@@ -252,7 +276,8 @@ impl Io for Hands {
         let depth = self.brackets.depth(seat.charge());
         let before = self.brackets.take(depth);
         let started = Instant::now();
-        let result = self.bring(task);
+        let mut from = Origin::File;
+        let result = self.bring(task, &mut from);
         let took = started.elapsed();
         let after = self.brackets.take(depth);
         drop(activity);
@@ -260,18 +285,14 @@ impl Io for Hands {
             .as_ref()
             .map_or(0, |weights| weights.recycled_bytes());
         let gave_back = self.devices[seat.tier].take_given();
-        let from = if task.route == Route::Ram {
-            Origin::Ram
-        } else {
-            Origin::File
-        };
         let error = match result {
             Ok(weights) => {
                 self.brackets.loaded(model.bytes(), took);
                 let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                let cost = match from {
-                    Origin::File => &seat.slot().from_file_ns,
-                    Origin::Ram => &seat.slot().from_ram_ns,
+                let cost = match task.route {
+                    Route::Ram => &seat.slot().from_ram_ns,
+                    // A part has no copy of its own in RAM by which its cost would be told.
+                    Route::Whole | Route::File | Route::Stream { .. } => &seat.slot().from_file_ns,
                 };
                 cost.store(nanoseconds, Ordering::Relaxed);
                 seat.entry.model.set_weights(seat.tier, weights);
@@ -281,6 +302,8 @@ impl Io for Hands {
         };
         let load = Box::new(Loaded {
             model: model.name().to_owned(),
+            part_of: seat.entry.model.part_of(),
+            is_patch: seat.entry.model.is_patch(),
             tier: self.tier_name(seat.tier).to_owned(),
             from,
             bytes: model.bytes(),
@@ -294,7 +317,9 @@ impl Io for Hands {
             error: error.as_ref().map(ToString::to_string),
         });
         let told = Told {
-            seen: self.is_news(&seat.entry.model).then(|| model.clone()),
+            seen: self
+                .is_news(&seat.entry.model)
+                .then(|| seat.entry.model.whole().clone()),
             load,
         };
         (error.map_or(Ok(()), Err), told)
@@ -358,6 +383,7 @@ impl Io for Hands {
         self.tell_hits_of(seat);
         self.stream.emit(Kind::Evict(Box::new(Evict {
             model: model.name().to_owned(),
+            part_of: seat.entry.model.part_of(),
             tier: self.tier_name(seat.tier).to_owned(),
             reason: reason.clone(),
             bytes: model.bytes(),

@@ -380,7 +380,7 @@ fn evict_idle(gate: &Arc<Gate>, keep_alive: Duration) {
         for account in &books.accounts {
             for entry in account.resident() {
                 let slot = &entry.slots[account.tier];
-                if slot.pins.count() > 0 {
+                if slot.pins.count() > 0 || slot.preferred() > 0 {
                     slot.last_leased_ns.store(now_ns, Ordering::Relaxed);
                 } else if now_ns.saturating_sub(slot.last_leased_ns.load(Ordering::Relaxed))
                     >= limit

@@ -16,32 +16,70 @@ pub(crate) type Shared = Arc<Box<dyn DeviceWeights>>;
 /// A model that the cache knows, with its weights in each tier.
 pub(crate) struct Known {
     pub(crate) model: Model,
+    /// The entry of the model that this one is made of, as it was then.
+    pub(super) base: Option<Arc<Entry>>,
     /// Written only while the tier's door is closed and nobody is inside.
     weights: Box<[RwLock<Option<Shared>>]>,
     /// The files that its weights in RAM are, where they are mapped.
     page_cache: Mutex<Option<Looked>>,
     /// Whether its stream has told what it is.
     told: AtomicBool,
+    /// Whether its stream has told that a part of it stays in RAM.
+    told_of_rest: AtomicBool,
 }
 
 impl Known {
-    pub(crate) fn new(model: Model, tiers: usize) -> Known {
+    pub(crate) fn new(model: Model, base: Option<Arc<Entry>>, tiers: usize) -> Known {
         Known {
             model,
+            base,
             weights: (0..tiers).map(|_| RwLock::new(None)).collect(),
             page_cache: Mutex::default(),
             told: AtomicBool::new(false),
+            told_of_rest: AtomicBool::new(false),
         }
     }
 
     /// Whether a handle is of this model.
     pub(crate) fn is_of(&self, model: &Model) -> bool {
-        self.model.id() == model.id() || Identity(self.model.clone()) == Identity(model.clone())
+        Known::is_same(&self.model, model)
+    }
+
+    /// Whether two handles are of one model.
+    pub(crate) fn is_same(one: &Model, other: &Model) -> bool {
+        one.id() == other.id() || Identity(one.clone()) == Identity(other.clone())
+    }
+
+    /// The model that it is a part of, for events.
+    pub(super) fn part_of(&self) -> Option<String> {
+        let base = self.model.base().filter(|_| self.model.is_part())?;
+        Some(base.name().to_owned())
+    }
+
+    /// The model that it is a part of, or itself.
+    pub(super) fn whole(&self) -> &Model {
+        let base = self.model.base().filter(|_| self.model.is_part());
+        base.unwrap_or(&self.model)
+    }
+
+    /// What it is called where parts are not told apart.
+    pub(super) fn told_name(&self) -> &str {
+        self.whole().name()
+    }
+
+    /// Whether it is what a patch changes, or the patch.
+    pub(super) fn is_patch(&self) -> bool {
+        self.model.base().is_some() && !self.model.is_part()
     }
 
     /// Whether this is the first time that somebody hears of it.
     pub(crate) fn is_news(&self) -> bool {
         !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether this is the first time that a part of it stays in RAM.
+    pub(super) fn stays_in_part(&self) -> bool {
+        !self.told_of_rest.swap(true, Ordering::Relaxed)
     }
 
     /// The weights in a tier, for whoever is inside.
@@ -107,10 +145,26 @@ impl Named for Known {
     fn name(&self) -> &str {
         self.model.name()
     }
+
+    fn told_name(&self) -> &str {
+        Known::told_name(self)
+    }
+
+    fn is_made(&self) -> bool {
+        self.model.base().is_some()
+    }
+
+    fn whole(&self) -> Option<&Arc<Entry>> {
+        self.base.as_ref().filter(|_| self.model.is_part())
+    }
+
+    fn position(&self) -> f64 {
+        self.model.position()
+    }
 }
 
-/// What makes two handles the same model: the same files, unchanged, and the same tensors of them.
-/// (Two indexes over the same shards may name different ones.)
+/// What makes two handles the same model: the same files, unchanged, and the same tensors of them,
+/// made in the same way. (Two indexes over the same shards may name different ones.)
 #[derive(Debug, Clone)]
 struct Identity(Model);
 
@@ -122,7 +176,9 @@ impl Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Identity) -> bool {
-        self.files().eq(other.files()) && self.0.tensors() == other.0.tensors()
+        self.files().eq(other.files())
+            && self.0.tensors() == other.0.tensors()
+            && self.0.is_made_as(&other.0)
     }
 }
 

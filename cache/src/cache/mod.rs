@@ -3,6 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | `wanted` | what a lease asks for |
+//! | `items`, `shapes` | which models, or parts of them, that takes |
+//! | `patched` | models with patches |
+//! | `partial` | models of which a part is there |
 //! | `shared` | a lease's way: a hit without a lock, or admission |
 //! | `future` | the same for tasks |
 //! | `known` | the models that are known, by what their files are |
@@ -20,11 +23,15 @@ mod builder;
 mod care;
 mod future;
 mod hands;
+mod items;
 mod keeper;
-mod known;
+pub(crate) mod known;
 mod page_cache;
+mod partial;
+mod patched;
 mod picture;
 mod requests;
+mod shapes;
 mod shared;
 mod telling;
 mod ticks;
@@ -37,6 +44,7 @@ pub use crate::books::Cleared;
 pub use builder::Builder;
 pub use care::{MadeRoom, Prefetch};
 pub use future::LeaseFuture;
+pub use partial::{Partial, Residency};
 pub use picture::Usage;
 pub use wanted::Wanted;
 
@@ -47,6 +55,8 @@ use crate::error::Error;
 use crate::lease::Lease;
 use hands::Hands;
 pub(crate) use known::Known;
+pub(crate) use partial::{Ended, Streaming};
+pub(crate) use patched::{Beside, Patched};
 
 pub(crate) type Gate = books::Gate<Hands>;
 pub(crate) type Entry = books::Entry<Known>;

@@ -1,12 +1,16 @@
 //! Where everything is.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slotted;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plimsoll_events::{Memory, ModelPicture, PageCache, Picture, PlacePicture, TierPicture};
 
 use super::{Cache, Entry, Gate};
-use crate::books::{Io, Named, RAM, Slot};
+use crate::books::{Io, RAM, Slot};
 use crate::device::Tier;
+use crate::model::ModelId;
 use crate::residency::Phase;
 
 /// Where a tier's bytes are at one moment.
@@ -20,7 +24,7 @@ pub struct Usage {
     pub held_bytes: u64,
     /// The part that cannot be freed at this moment.
     pub pinned_bytes: u64,
-    /// The part that is staging buffers of loads under way.
+    /// The part that is staging buffers of loads under way, and pools of partial leases.
     pub staging_bytes: u64,
     /// Working memory that leases have declared. Not in `used_bytes`.
     pub working_bytes: u64,
@@ -133,9 +137,9 @@ impl Gate {
                 .filter_map(|entry| page_cache(entry, account.tier))
                 .reduce(PageCache::plus),
         });
-        let models = books.somewhere().map(|(entry, phases)| ModelPicture {
-            model: entry.model.name().to_owned(),
-            bytes: entry.model.model.bytes(),
+        let pictured = |entry: &Arc<Entry>, phases: &[Phase]| ModelPicture {
+            model: entry.model.told_name().to_owned(),
+            bytes: entry.model.whole().bytes(),
             places: phases
                 .iter()
                 .enumerate()
@@ -145,7 +149,7 @@ impl Gate {
                     let (phase, leases) = match phase {
                         Phase::Absent => return None,
                         Phase::Loading { claims } => ("loading", u64::from(*claims)),
-                        Phase::Resident => ("resident", slot.pins.count()),
+                        Phase::Resident => ("resident", slot.pins.count() + slot.preferred()),
                         Phase::Evicting => ("evicting", 0),
                     };
                     Some(PlacePicture {
@@ -161,15 +165,37 @@ impl Gate {
                             .filter(|ns| *ns > 0)
                             .map(|ns| ns.div_ceil(1000)),
                         page_cache: page_cache(entry, tier),
+                        part_bytes: entry
+                            .model
+                            .model
+                            .is_part()
+                            .then(|| entry.model.model.bytes()),
                     })
                 })
                 .collect(),
             dropped: entry.is_retired(),
-        });
+        };
+        // Parts of a model show as one, which is there in part.
+        let mut models: Vec<ModelPicture> = Vec::new();
+        let mut in_parts: HashMap<ModelId, usize> = HashMap::new();
+        for (entry, phases) in books.somewhere() {
+            let one = pictured(entry, &phases);
+            if !entry.model.model.is_part() {
+                models.push(one);
+                continue;
+            }
+            match in_parts.entry(entry.model.whole().id()) {
+                Slotted::Occupied(at) => models[*at.get()].add(one),
+                Slotted::Vacant(at) => {
+                    at.insert(models.len());
+                    models.push(one);
+                }
+            }
+        }
         Picture {
             policy: self.policy.name().to_owned(),
             tiers: tiers.collect(),
-            models: models.collect(),
+            models,
             waiting: books.waiting() as u64,
         }
     }

@@ -8,12 +8,15 @@ use malloc_stats::size::Size;
 use plimsoll_events::{EvictReason, Kind, Refuse, RefuseReason};
 
 use super::budgets::Budgets;
+use super::items::Item;
 use super::keeper::Keeper;
 use super::known::{Known, Registry};
+use super::partial::KnownDivisions;
+use super::patched::KnownPatches;
 use super::ticks::Ticking;
 use super::wanted::Wanted;
 use super::{Entry, Gate, Seat};
-use crate::books::{Ask, Denied, Fault, Grant, Holder, Io, Pending, RAM, Wait};
+use crate::books::{Denied, Fault, Holder, Io, Pending, RAM, Reserved, Wait};
 use crate::device::Tier;
 use crate::error::{Error, LoadError};
 use crate::lease::{Held, Lease};
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     /// RAM first.
     tiers: Vec<Tier>,
     pub(super) budgets: Arc<Budgets>,
+    pub(super) patches: KnownPatches,
+    pub(super) divisions: KnownDivisions,
 }
 
 impl std::fmt::Debug for Shared {
@@ -43,14 +48,6 @@ impl std::fmt::Debug for Shared {
 thread_local! {
     /// What this thread holds of each cache.
     static HOLDERS: RefCell<Vec<(u64, Arc<Holder>)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A model of a request, looked up.
-pub(super) struct Item {
-    model: Model,
-    pub(super) entry: Arc<Entry>,
-    pub(super) tiers: Vec<usize>,
-    pub(super) working: u64,
 }
 
 impl Shared {
@@ -70,6 +67,8 @@ impl Shared {
             registry: Registry::default(),
             tiers,
             budgets,
+            patches: KnownPatches::default(),
+            divisions: KnownDivisions::default(),
         }
     }
 
@@ -103,32 +102,16 @@ impl Shared {
             return entry;
         }
         let devices = &self.gate.io.devices;
+        let base = model.base().map(|base| self.entry(base));
         let make = || {
             let charges = devices.iter().map(|device| device.charge(model));
-            let known = Known::new(model.clone(), devices.len());
+            let known = Known::new(model.clone(), base, devices.len());
             self.gate.books().register(known, charges)
         };
         let forget = |entry: &Arc<Entry>| self.gate.books().forget(entry);
         let entry = self.registry.entry(model, make, forget);
         model.remember(self.id, &entry);
         entry
-    }
-
-    pub(super) fn item(&self, wanted: &Wanted<'_>) -> Result<Item, Error> {
-        let no_device = || Error::NoDevice {
-            model: Some(wanted.model.name().to_owned()),
-        };
-        let mut tiers = Vec::with_capacity(1 + wanted.others.len());
-        tiers.push(self.tier(wanted.first).ok_or_else(no_device)?);
-        for other in &wanted.others {
-            tiers.push(self.tier(*other).ok_or_else(no_device)?);
-        }
-        Ok(Item {
-            model: wanted.model.clone(),
-            entry: self.entry(wanted.model),
-            tiers,
-            working: wanted.working,
-        })
     }
 
     /// The way of every lease: pins what is resident without a lock; else is admitted.
@@ -147,25 +130,27 @@ impl Shared {
     /// A lease on what is resident in the first tiers of choice, without a lock; `None` where any
     /// of it is not, or where more is asked for than pins.
     pub(super) fn hit(self: &Arc<Self>, wanted: &[Wanted<'_>]) -> Option<Lease> {
-        if wanted.is_empty() || wanted.iter().any(|one| one.working > 0) {
+        if wanted.is_empty() || !wanted.iter().all(Wanted::is_plain) {
             return None;
         }
         let mut held: Vec<Held> = Vec::with_capacity(wanted.len());
         for one in wanted {
             let entry = self.entry(one.model);
-            let tier = self.tier(one.first);
+            let tier = self.tier(one.terms.first);
             let seat = tier.map(|tier| Seat { entry, tier });
             match seat {
                 Some(seat) if held.iter().any(|had| had.seat == seat) => {}
                 Some(seat) if seat.slot().pins.enter() => held.push(Held::new(seat)),
                 _ => {
-                    self.gate.leave(held.iter().map(|had| &had.seat), &[]);
+                    self.gate
+                        .leave(held.iter().map(|had| &had.seat), &Reserved::default());
                     return None;
                 }
             }
         }
         if held.iter().any(|one| self.checked(&one.seat).is_err()) {
-            self.gate.leave(held.iter().map(|had| &had.seat), &[]);
+            self.gate
+                .leave(held.iter().map(|had| &had.seat), &Reserved::default());
             return None;
         }
         let now_ns = self.gate.io.now_ns();
@@ -174,7 +159,14 @@ impl Shared {
         }
         let holder = self.holder();
         holder.holds(held.len());
-        Some(Lease::new(Arc::clone(self), held, Vec::new(), Some(holder)))
+        let (items, reserved) = (Vec::new(), Reserved::default());
+        Some(Lease::new(
+            Arc::clone(self),
+            held,
+            items,
+            reserved,
+            Some(holder),
+        ))
     }
 
     /// Admits a lease: waits for room, loads what is missing.
@@ -182,24 +174,23 @@ impl Shared {
         let mut items = self.items(wanted)?;
         let holder = self.holder();
         self.prepare(&items)?;
-        let asks = Self::asks(&items);
+        let asks = self.asks(&items);
         let mut pending = Pending::new(&self.gate, asks, Some(Arc::clone(&holder)));
         loop {
-            match self.gate.lease(&mut pending, wait) {
-                Ok(grant) => return Ok(self.hand_out(grant, Some(holder))),
+            // What can do with less does not wait for more.
+            let in_a_hurry = matches!(wait, Wait::Never) || items.iter().any(Item::is_trying);
+            match self.gate.lease_if(&mut pending, wait, in_a_hurry) {
+                Ok(grant) => {
+                    let lease = self.hand_out(&items, grant, Some(holder));
+                    drop(pending);
+                    lease.settle_in()?;
+                    return Ok(lease);
+                }
                 Err(denied) => self.after(denied, &mut items, wait)?,
             }
             self.prepare(&items)?;
-            pending.ask_again(Self::asks(&items));
+            pending.ask_again(self.asks(&items));
         }
-    }
-
-    /// Looks up what is asked for.
-    pub(super) fn items(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Item>, Error> {
-        if wanted.is_empty() {
-            return Err(Error::NoModel);
-        }
-        wanted.iter().map(|one| self.item(one)).collect()
     }
 
     /// Whether a resident model that is pinned is still what was loaded.
@@ -215,15 +206,16 @@ impl Shared {
     }
 
     /// Drops a model that is resident and no longer what was loaded.
-    fn drop_if_poisoned(&self, item: &Item) -> Result<(), Error> {
+    fn drop_if_poisoned(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         for tier in 0..self.tiers.len() {
-            let seat = Seat::new(&item.entry, tier);
+            let seat = Seat::new(entry, tier);
             let is_mapped = self.gate.io.devices[tier].page_cache_bytes() > 0;
             if !is_mapped || !seat.slot().pins.enter_draining() {
                 continue;
             }
             let checked = self.checked(&seat);
-            self.gate.leave(std::iter::once(&seat), &[]);
+            self.gate
+                .leave(std::iter::once(&seat), &Reserved::default());
             if let Err(error) = checked {
                 self.drop_poisoned(&seat.entry, &error);
                 return Err(error);
@@ -239,16 +231,20 @@ impl Shared {
         self.budgets.before_lease(&self.gate);
         self.gate.look_at_page_cache();
         for item in items {
-            self.drop_if_poisoned(item)?;
-            let there = |tier: &usize| item.entry.slots[*tier].pins.is_open();
-            if item.tiers.iter().any(there) || there(&RAM) {
-                continue;
-            }
-            if let Err(error) = item.entry.model.model.changed() {
-                let error = Error::from(LoadError::from(error));
-                let seat = Seat::new(&item.entry, item.tiers[0]);
-                self.gate.io.tell_stale(&seat, &error);
-                return Err(error);
+            for (model, _) in item.models(|_| false) {
+                let entry = self.entry(model);
+                self.drop_if_poisoned(&entry)?;
+                let there = |tier: &usize| entry.slots[*tier].pins.is_open();
+                if item.tiers.iter().any(there) || there(&RAM) {
+                    continue;
+                }
+                if let Err(error) = model.changed() {
+                    let error = Error::from(LoadError::from(error));
+                    self.gate
+                        .io
+                        .tell_stale(&Seat::new(&entry, item.tiers[0]), &error);
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -257,8 +253,27 @@ impl Shared {
     /// Drops a model: it goes with the last of its leases, and the next to ask gets fresh bytes.
     /// Returns whether it is gone already.
     pub(super) fn drop_entry(&self, entry: &Arc<Entry>) -> bool {
-        self.registry.remove(entry);
-        self.gate.drop_entry(entry, &EvictReason::Dropped)
+        let model = &entry.model.model;
+        self.patches.forget(model);
+        self.divisions.forget(model);
+        let mut is_gone = true;
+        for entry in std::iter::once(entry).chain(&self.made_of(entry)) {
+            self.registry.remove(entry);
+            is_gone &= self.gate.drop_entry(entry, &EvictReason::Dropped);
+        }
+        is_gone
+    }
+
+    /// What is made of a model: parts of it, and tensors that patches have changed.
+    pub(super) fn made_of(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
+        let books = self.gate.books();
+        let of_it = |made: &&Arc<Entry>| {
+            let base = made.model.base.as_ref();
+            // It may have been met while the entry that its model had then was dropped. What was
+            // dropped itself waits for its leases alone.
+            !made.is_retired() && base.is_some_and(|base| base.model.is_of(&entry.model.model))
+        };
+        books.entries().filter(of_it).cloned().collect()
     }
 
     /// Drops a model whose files have changed while they were mapped, and says so.
@@ -273,29 +288,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn asks(items: &[Item]) -> Vec<Ask<Known>> {
-        items
-            .iter()
-            .map(|item| Ask {
-                entry: Arc::clone(&item.entry),
-                tiers: item.tiers.clone(),
-                working: item.working,
-                follows: None,
-            })
-            .collect()
-    }
-
-    pub(super) fn hand_out(
-        self: &Arc<Self>,
-        grant: Grant<Known>,
-        holder: Option<Arc<Holder>>,
-    ) -> Lease {
-        let now_ns = self.gate.io.now_ns();
-        let held = grant.seats.into_iter().map(|(seat, hit)| {
-            seat.slot().leased(now_ns, hit);
-            Held::new(seat)
-        });
-        Lease::new(Arc::clone(self), held.collect(), grant.working, holder)
+    /// Tells of something.
+    pub(crate) fn tell(&self, kind: Kind) {
+        self.gate.io.stream.emit(kind);
     }
 
     /// What follows a lease that was not given: another attempt, or the error.
@@ -306,18 +301,21 @@ impl Shared {
         wait: Wait,
     ) -> Result<(), Error> {
         let (reason, tier, asked) = match denied {
-            Denied::Retired => {
-                for item in items {
-                    item.entry = self.entry(&item.model);
-                }
-                return Ok(());
+            // Asked for again, they have other entries.
+            Denied::Retired => return Ok(()),
+            Denied::Exceeds { .. } | Denied::NoRoom { .. } if items.iter().any(Item::is_trying) => {
+                return self.try_next(items);
+            }
+            Denied::Load(error)
+                if error.wants_room().is_some() && items.iter().any(Item::is_trying) =>
+            {
+                return self.try_next(items);
             }
             Denied::Load(error) => {
-                return if error.wants_room().is_some() && self.fall_back(&error, items) {
-                    Ok(())
-                } else {
-                    Err(error)
-                };
+                if error.wants_room().is_some() && self.fall_back(&error, items)? {
+                    return Ok(());
+                }
+                return Err(error);
             }
             Denied::Exceeds { tier, asked } => (RefuseReason::ExceedsBudget, tier, asked),
             Denied::NoRoom { tier, asked } => (RefuseReason::Leased, tier, asked),
@@ -330,11 +328,12 @@ impl Shared {
             (account.budget, account.pinned(), account.room())
         };
         let mut models: Vec<String> = Vec::new();
-        for item in items {
-            if !models.iter().any(|name| name == item.model.name()) {
-                models.push(item.model.name().to_owned());
+        for item in items.iter() {
+            if !models.iter().any(|name| name == item.name()) {
+                models.push(item.name().to_owned());
             }
         }
+        let position = tier;
         let tier = self.gate.io.tier_name(tier).to_owned();
         tracing::debug!(
             ?models,
@@ -358,6 +357,7 @@ impl Shared {
                 tier,
                 asked,
                 budget,
+                partial: self.partial_offer(items, position, budget),
             },
             RefuseReason::Leased => Error::NoRoom {
                 models,
@@ -387,22 +387,24 @@ impl Shared {
 
     /// Where the memory of a device has failed, leaves it to the next tier of choice. Returns
     /// whether there is one.
-    fn fall_back(&self, error: &Error, items: &mut [Item]) -> bool {
+    fn fall_back(&self, error: &Error, items: &mut [Item]) -> Result<bool, Error> {
         let Error::Load(error) = error else {
-            return false;
+            return Ok(false);
         };
         let LoadError::OutOfMemory { device, model, .. } = &**error else {
-            return false;
+            return Ok(false);
         };
         let mut fell = false;
         for item in items {
-            let failed = |tier: &usize| self.gate.io.tier_name(*tier) == device;
-            if item.model.name() == model && item.tiers.len() > 1 {
-                let before = item.tiers.len();
-                item.tiers.retain(|tier| !failed(tier));
-                fell |= item.tiers.len() < before;
+            let mut models = item.models(|_| false).into_iter();
+            let is_of_it = models.any(|(one, _)| one.name() == model);
+            let mut tiers = item.tiers.iter().copied();
+            let failed = tiers.find(|tier| self.gate.io.tier_name(*tier) == device);
+            if let Some(failed) = failed.filter(|_| is_of_it && item.tiers.len() > 1) {
+                self.leave_out(item, failed)?;
+                fell = true;
             }
         }
-        fell
+        Ok(fell)
     }
 }

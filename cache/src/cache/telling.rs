@@ -47,6 +47,8 @@ impl Hands {
         if !self.stream.is_heard() {
             return false;
         }
+        let base = known.base.as_ref().filter(|_| known.model.is_part());
+        let known = base.map_or(known, |base| &base.model);
         let model = &known.model;
         let is_this = |seen: &ModelSeen| seen.name == model.name() && seen.bytes == model.bytes();
         let opened = self.about.opened.as_ref();
@@ -134,7 +136,8 @@ impl Gate {
         let known: Vec<Model> = {
             let books = self.books();
             let known = books.entries();
-            known.map(|entry| entry.model.model.clone()).collect()
+            let whole = known.filter(|entry| !entry.model.model.is_part());
+            whole.map(|entry| entry.model.model.clone()).collect()
         };
         let named: HashSet<(String, u64)> = models
             .iter()

@@ -27,7 +27,7 @@ pub use simulated::{Link, Occupied, Simulated, SimulatedSyntax};
 pub(crate) use staging::{Piece, stream};
 
 use crate::error::{Error, LoadError};
-use crate::model::Model;
+use crate::model::{Dtype, Model};
 use crate::observe::LoadObserver;
 use crate::storage::WeightBytes;
 
@@ -129,6 +129,13 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     /// rounding included.
     fn charge(&self, model: &Model) -> u64;
 
+    /// Whether it can hold elements of this type. What it cannot stays in RAM, and is given out from
+    /// there.
+    fn holds(&self, dtype: Dtype) -> bool {
+        let _ = dtype;
+        true
+    }
+
     /// Brings a model in.
     ///
     /// # Errors
@@ -184,6 +191,10 @@ impl<D: Device + ?Sized> Device for Arc<D> {
 
     fn charge(&self, model: &Model) -> u64 {
         (**self).charge(model)
+    }
+
+    fn holds(&self, dtype: Dtype) -> bool {
+        (**self).holds(dtype)
     }
 
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {

@@ -9,7 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
-use crate::storage::{Target, open_files, read_targets, still_the_same};
+use crate::storage::{Target, open_sources, read_targets};
 
 /// Bytes of one tensor on their way to a device.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,9 @@ struct Part {
     len: usize,
 }
 
+/// No element is wider, bytes; halves are multiples of it.
+const WIDEST: usize = 16;
+
 /// What is read into one half of the buffer at a time.
 fn chunks(model: &Model, half: usize) -> Vec<Vec<Part>> {
     let mut chunks: Vec<Vec<Part>> = Vec::new();
@@ -38,6 +41,8 @@ fn chunks(model: &Model, half: usize) -> Vec<Vec<Part>> {
     for (index, tensor) in tensors.filter(|(_, tensor)| tensor.tied_to.is_none()) {
         let len = tensor.bytes as usize;
         let mut offset = 0;
+        // No part ends within an element: what is computed comes whole.
+        at = at.next_multiple_of(WIDEST);
         while offset < len {
             if at == half {
                 chunks.push(Vec::new());
@@ -117,7 +122,7 @@ pub(crate) fn stream(
     let page = rustix::param::page_size();
     let half = usize::try_from(staging / 2).unwrap_or(page) / page * page;
     let half = half.max(page);
-    let files = open_files(model)?;
+    let sources = open_sources(model)?;
     for tensor in model.tensors() {
         observer.before_tensor(model, tensor);
         observer.after_tensor(model, tensor);
@@ -137,7 +142,7 @@ pub(crate) fn stream(
             })
             .collect();
         // SAFETY: the buffer is borrowed for writing, and parts lie within it.
-        unsafe { read_targets(model, &files, &targets, 1, observer) }
+        unsafe { read_targets(model, &sources, &targets, sources.threads(), observer) }
     };
     let mut send = |buffer: &Buffer, chunk: &[Part]| {
         chunk.iter().try_for_each(|part| {
@@ -197,5 +202,5 @@ pub(crate) fn stream(
         read(&mut buffers[0], chunk)?;
         send(&buffers[0], chunk)?;
     }
-    still_the_same(model, &files)
+    sources.still_the_same(model)
 }

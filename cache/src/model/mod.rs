@@ -22,6 +22,7 @@
 //! | `gguf/` | GGUF files |
 //! | `file.rs` | opening regular files, and their identities |
 //! | `tensor.rs`, `names.rs` | a tensor, and finding one by name |
+//! | `made.rs` | models that are made of another: parts of it, and changes |
 //! | `kind/` | what a model is: its role and family |
 //! | `summary.rs`, `groups.rs` | a model in a few numbers, and in a few groups of tensors |
 //! | `discover.rs` | models in folders |
@@ -45,6 +46,7 @@ mod header_fault;
 mod header_json;
 mod join;
 mod kind;
+mod made;
 mod metadata;
 mod names;
 mod open;
@@ -75,6 +77,8 @@ pub use summary::{DtypeShare, Summary};
 pub use tensor::TensorInfo;
 pub use torch::TorchFault;
 
+use made::Made;
+pub(crate) use made::{Compute, Recipe};
 use names::NameIndex;
 
 /// A model: named tensors and the files they lie in, as they were when it was opened.
@@ -92,6 +96,7 @@ struct Inner {
     id: ModelId,
     parts: Parts,
     residences: Residences,
+    made: Option<Made>,
 }
 
 /// Where caches have this model, remembered so that a lease need not look it up. The first is found
@@ -237,6 +242,7 @@ impl Model {
             id: ModelId::next(),
             parts,
             residences: Residences::default(),
+            made: None,
         };
         Self {
             inner: Arc::new(inner),

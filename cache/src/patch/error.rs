@@ -273,6 +273,20 @@ pub enum FitError {
         second: Box<str>,
     },
 
+    /// With its rows a tensor would be larger than any memory.
+    #[error(
+        "tensor `{}` of {base} would take {bytes} bytes with the rows of its patches; use fewer of them",
+        escape(tensor)
+    )]
+    Large {
+        /// The model; safe to print.
+        base: String,
+        /// The tensor.
+        tensor: Box<str>,
+        /// What it would take.
+        bytes: u64,
+    },
+
     /// The patch is for several text encoders, and the model may be any of them.
     #[error(
         "{}: its parts for {first} fit {base} as well as those for {second}; say which by `Patch::only`",

@@ -219,7 +219,7 @@ fn assemble<'a>(
 }
 
 /// The one number of a tensor.
-fn number(tensor: &TensorInfo, bytes: &[u8]) -> f64 {
+pub(super) fn number(tensor: &TensorInfo, bytes: &[u8]) -> f64 {
     match (tensor.dtype, bytes) {
         (Dtype::I64, &[a, b, c, d, e, f, g, h]) => {
             i64::from_le_bytes([a, b, c, d, e, f, g, h]) as f64
@@ -234,7 +234,7 @@ fn number(tensor: &TensorInfo, bytes: &[u8]) -> f64 {
 }
 
 /// Reads a tensor from the patch file.
-fn bytes(patch: &Patch, at: usize) -> Result<Vec<u8>, PatchError> {
+pub(super) fn bytes(patch: &Patch, at: usize) -> Result<Vec<u8>, PatchError> {
     let tensor = patch.info(at);
     let index = tensor.file as usize;
     let file = patch.model().reopen_file(index)?;

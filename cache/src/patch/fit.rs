@@ -102,6 +102,14 @@ impl Change {
         few.into_iter().flatten().chain(rows.iter().copied())
     }
 
+    /// How many rows it adds.
+    pub(super) fn appended_rows(&self) -> usize {
+        match self {
+            Change::Rows { rows, .. } => *rows,
+            Change::LowRank { .. } | Change::Difference { .. } => 0,
+        }
+    }
+
     /// Low-rank changes, differences and rows.
     fn kind(&self) -> u8 {
         match self {

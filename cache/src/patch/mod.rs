@@ -14,6 +14,8 @@
 //! | `unet.rs` | the two names that modules of UNets have |
 //! | `fit.rs`, `places.rs` | which tensors a patch changes, and into what shape |
 //! | `factors.rs` | the matrices of a change |
+//! | `scale.rs` | how strongly a change is made by the patch itself |
+//! | `recipe.rs` | merged tensors as a model of their own, computed when it is loaded |
 //! | `merge.rs`, `merge/` | new weights of old ones and changes |
 //! | `element.rs`, `lanes.rs` | numbers widened and rounded once, in the widest registers |
 //! | `error.rs`, `merge_error.rs`, `unmatched.rs` | what went wrong, what fits nothing |
@@ -29,6 +31,8 @@ mod merge_error;
 mod names;
 mod parts;
 mod places;
+mod recipe;
+mod scale;
 mod settings;
 mod unet;
 mod unmatched;
@@ -44,6 +48,9 @@ pub use keys::Unsupported;
 pub use merge::{Base, Merge, Merged, Term, merged};
 pub use merge_error::MergeError;
 pub use unmatched::{Unmatched, Why};
+
+pub(crate) use recipe::{Fitted, merged_model, patched_name};
+pub(crate) use scale::scale_of;
 
 use crate::model::Model;
 use parts::Parts;
@@ -116,6 +123,12 @@ impl Scale {
     }
 }
 
+impl PartialEq for Patch {
+    fn eq(&self, other: &Patch) -> bool {
+        self.is(other)
+    }
+}
+
 impl Patch {
     /// Opens the file of a patch, in any format that [`Model::open`] reads. Reads headers, and
     /// `adapter_config.json` beside the file where that says the alpha.
@@ -185,6 +198,13 @@ impl Patch {
             embedding: Some(tensor.into()),
             ..self.clone()
         }
+    }
+
+    /// Whether both are the same file, opened once, and take the same of it.
+    fn is(&self, other: &Patch) -> bool {
+        self.model.id() == other.model.id()
+            && self.only == other.only
+            && self.embedding == other.embedding
     }
 
     fn takes(&self, component: Component) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plimsoll_profiles::window::Orphan;
 
 use super::place::Place;
-use super::read::{MOST_THREADS, Target, open_files, read_targets, still_the_same};
+use super::read::{MOST_THREADS, Target, open_sources, read_targets};
 use super::recycler::{Piece, Recycler};
 use crate::error::LoadError;
 use crate::model::Model;
@@ -107,11 +107,11 @@ impl Region {
                 bytes: tensor.bytes as usize,
             })
             .collect();
-        let files = open_files(model)?;
+        let sources = open_sources(model)?;
         // SAFETY: the region is this function's own until it is returned. When reading fails it is
         // dropped, which gives its pages back.
-        unsafe { read_targets(model, &files, &targets, MOST_THREADS, observer) }?;
-        still_the_same(model, &files)?;
+        unsafe { read_targets(model, &sources, &targets, MOST_THREADS, observer) }?;
+        sources.still_the_same(model)?;
         region.loaded();
         Ok(region)
     }

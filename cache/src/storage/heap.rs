@@ -4,7 +4,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use super::read::{Target, open_files, read_targets, still_the_same};
+use super::read::{Target, open_sources, read_targets};
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
@@ -30,7 +30,8 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    fn new(bytes: usize) -> Option<Block> {
+    /// Cleared, where something is computed in it rather than read to it.
+    fn new(bytes: usize, cleared: bool) -> Option<Block> {
         let layout = Layout::from_size_align(bytes, ALIGNMENT).ok()?;
         if bytes == 0 {
             return Some(Block {
@@ -39,7 +40,12 @@ impl Block {
             });
         }
         // SAFETY: the layout's size is not zero.
-        let at = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+        let at = NonNull::new(unsafe {
+            match cleared {
+                true => std::alloc::alloc_zeroed(layout),
+                false => std::alloc::alloc(layout),
+            }
+        })?;
         Some(Block { at, layout })
     }
 }
@@ -56,7 +62,7 @@ impl Drop for Block {
 impl Blocks {
     /// Allocates and reads every tensor in turn.
     pub(crate) fn load(model: &Model, observer: &dyn LoadObserver) -> Result<Blocks, LoadError> {
-        let files = open_files(model)?;
+        let sources = open_sources(model)?;
         let mut blocks = Vec::with_capacity(model.tensors().len());
         for tensor in model.tensors() {
             observer.before_tensor(model, tensor);
@@ -65,11 +71,12 @@ impl Blocks {
                 // It is read through the tensor whose bytes it shares.
                 Some(_) => 0,
             };
-            let block = Block::new(bytes).ok_or_else(|| LoadError::Memory {
-                model: model.name().to_owned(),
-                bytes: tensor.bytes,
-                reason: "the allocator refused".to_owned(),
-            })?;
+            let block =
+                Block::new(bytes, model.recipe().is_some()).ok_or_else(|| LoadError::Memory {
+                    model: model.name().to_owned(),
+                    bytes: tensor.bytes,
+                    reason: "the allocator refused".to_owned(),
+                })?;
             let target = Target {
                 file: tensor.file,
                 offset: tensor.offset,
@@ -77,11 +84,11 @@ impl Blocks {
                 bytes,
             };
             // SAFETY: the block is this function's own until it is returned.
-            unsafe { read_targets(model, &files, &[target], 1, observer) }?;
+            unsafe { read_targets(model, &sources, &[target], sources.threads(), observer) }?;
             blocks.push(block);
             observer.after_tensor(model, tensor);
         }
-        still_the_same(model, &files)?;
+        sources.still_the_same(model)?;
         Ok(Blocks { blocks })
     }
 

@@ -27,7 +27,7 @@ use crate::model::Model;
 
 pub(crate) use anonymous::Region;
 pub use mapped::{Advice, Mapping, PageCache};
-pub(crate) use read::{Target, open_files, read_targets, still_the_same};
+pub(crate) use read::{Target, open_files, open_sources, read_targets, still_the_same};
 pub(crate) use recycler::Recycler;
 pub use view::WeightBytes;
 pub(crate) use weights::{Copies, HostWeights, Means};
@@ -58,6 +58,7 @@ impl Storage {
         match self {
             Storage::Heap => model.bytes(),
             Storage::Anonymous => anonymous::Plan::new(model).bytes(),
+            Storage::Mapped if model.base().is_some() => anonymous::Plan::new(model).bytes(),
             Storage::Mapped => {
                 let anonymous = anonymous::Plan::new(model).bytes();
                 mapped::charge(model).max(anonymous)
@@ -71,7 +72,10 @@ impl Storage {
 /// to it.
 #[must_use]
 pub fn in_place_bytes(model: &Model) -> u64 {
-    mapped::in_place(model)
+    match model.base() {
+        None => mapped::in_place(model),
+        Some(_) => 0,
+    }
 }
 
 impl fmt::Display for Storage {

@@ -1,5 +1,6 @@
-//! Reading file ranges to where they belong: scattered reads of at most 8 MiB, straight into place
-//! by a few threads. Nothing is staged, so a load needs no memory besides the weights'.
+//! Bringing bytes to where they belong: scattered reads of file ranges of at most 8 MiB, straight
+//! into place by a few threads, or, of models that are computed, as much at a time computed in place.
+//! Nothing is staged, so a load needs no memory besides the weights'.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::LoadError;
-use crate::model::{FileIdentity, Model, OpenError};
+use crate::model::{Compute, FileIdentity, Model, ModelFile, OpenError};
 use crate::observe::LoadObserver;
 
 /// Larger reads gained nothing; smaller ones lose to system calls.
@@ -18,6 +19,12 @@ const MOST_RANGES: usize = 1024;
 
 /// Below this, a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 16 << 20;
+
+/// Computing takes longer.
+const WORTH_A_THREAD_COMPUTED: usize = 1 << 20;
+
+/// How much is computed at a time: what is taken of patches is made ready anew each time.
+const CHUNK_COMPUTED: usize = 4 << 20;
 
 /// More threads gained nothing, even from a warm page cache.
 pub(crate) const MOST_THREADS: usize = 4;
@@ -44,8 +51,46 @@ struct Chunk {
     ranges: Vec<(usize, usize)>,
 }
 
+/// Where a model's bytes come from, open.
+pub(crate) enum Sources {
+    Files(Vec<Arc<File>>),
+    Computed(Box<dyn Compute>),
+}
+
+/// Opens what a model's bytes come from.
+///
+/// # Errors
+/// A file that is gone, or changed since the model was opened.
+pub(crate) fn open_sources(model: &Model) -> Result<Sources, LoadError> {
+    match model.recipe() {
+        None => Ok(Sources::Files(open_files(model)?)),
+        Some(recipe) => Ok(Sources::Computed(Arc::clone(recipe).begin(model)?)),
+    }
+}
+
+impl Sources {
+    /// Looks whether all of it is still what it was, once it was read.
+    ///
+    /// # Errors
+    /// The first file that changed, with both identities.
+    pub(crate) fn still_the_same(&self, model: &Model) -> Result<(), LoadError> {
+        match self {
+            Sources::Files(files) => still_the_same(model.files(), files),
+            Sources::Computed(compute) => compute.still_the_same(),
+        }
+    }
+
+    /// How many threads bring it in fastest, where the caller would take one.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Sources::Files(_) => 1,
+            Sources::Computed(_) => MOST_THREADS,
+        }
+    }
+}
+
 /// Cuts targets, in file order, into reads.
-fn chunks(targets: &[Target]) -> Vec<Chunk> {
+fn chunks(targets: &[Target], most: usize) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for target in targets {
         let (mut offset, mut at, mut left) = (target.offset, target.at, target.bytes);
@@ -53,7 +98,7 @@ fn chunks(targets: &[Target]) -> Vec<Chunk> {
             let joins = chunks.last().is_some_and(|chunk| {
                 chunk.file == target.file
                     && chunk.offset + chunk.bytes as u64 == offset
-                    && chunk.bytes < CHUNK
+                    && chunk.bytes < most
                     && chunk.ranges.len() < MOST_RANGES
             });
             if !joins {
@@ -67,7 +112,7 @@ fn chunks(targets: &[Target]) -> Vec<Chunk> {
             let Some(chunk) = chunks.last_mut() else {
                 break;
             };
-            let part = left.min(CHUNK - chunk.bytes);
+            let part = left.min(most - chunk.bytes);
             match chunk.ranges.last_mut() {
                 Some((start, len)) if *start + *len == at => *len += part,
                 _ => chunk.ranges.push((at, part)),
@@ -97,8 +142,8 @@ pub(crate) fn open_files(model: &Model) -> Result<Vec<Arc<File>>, LoadError> {
 ///
 /// # Errors
 /// The first file that changed, with both identities.
-pub(crate) fn still_the_same(model: &Model, files: &[Arc<File>]) -> Result<(), LoadError> {
-    for (was, file) in model.files().iter().zip(files) {
+pub(crate) fn still_the_same(known: &[ModelFile], files: &[Arc<File>]) -> Result<(), LoadError> {
+    for (was, file) in known.iter().zip(files) {
         let now = file.metadata().map_err(|source| LoadError::Read {
             path: was.path.to_path_buf(),
             offset: 0,
@@ -123,23 +168,27 @@ pub(crate) fn still_the_same(model: &Model, files: &[Arc<File>]) -> Result<(), L
     Ok(())
 }
 
-/// Reads all targets, which are in file order, with at most `threads` threads.
+/// Brings in all targets, which are in file order, with at most `threads` threads.
 ///
 /// # Errors
-/// A file that ends early, or the system's answer.
+/// A file that ends early, or the system's answer; what cannot be computed.
 ///
 /// # Safety
 /// Every target's range must be writable memory that nobody else reads or writes meanwhile.
 pub(crate) unsafe fn read_targets(
     model: &Model,
-    files: &[Arc<File>],
+    sources: &Sources,
     targets: &[Target],
     threads: usize,
     observer: &dyn LoadObserver,
 ) -> Result<(), LoadError> {
-    let chunks = chunks(targets);
+    let (most, worth_a_thread) = match sources {
+        Sources::Files(_) => (CHUNK, WORTH_A_THREAD),
+        Sources::Computed(_) => (CHUNK_COMPUTED, WORTH_A_THREAD_COMPUTED),
+    };
+    let chunks = chunks(targets, most);
     let bytes: usize = chunks.iter().map(|chunk| chunk.bytes).sum();
-    let threads = threads.min(bytes / WORTH_A_THREAD);
+    let threads = threads.min(bytes / worth_a_thread);
     let threads = if threads > 1 {
         // Reads the cgroup's files, so it is not asked for every tensor.
         std::thread::available_parallelism()
@@ -150,7 +199,7 @@ pub(crate) unsafe fn read_targets(
     };
     let work = Work {
         model,
-        files,
+        sources,
         chunks: &chunks,
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
@@ -178,7 +227,7 @@ pub(crate) unsafe fn read_targets(
 /// Reads that several threads share.
 struct Work<'a> {
     model: &'a Model,
-    files: &'a [Arc<File>],
+    sources: &'a Sources,
     chunks: &'a [Chunk],
     next: AtomicUsize,
     stop: AtomicBool,
@@ -191,7 +240,11 @@ impl Work<'_> {
             let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
-            match self.read(chunk, observer) {
+            let brought = match self.sources {
+                Sources::Files(files) => self.read(files, chunk, observer),
+                Sources::Computed(compute) => Work::compute(&**compute, chunk, observer),
+            };
+            match brought {
                 Ok(()) => observer.bytes_read(chunk.bytes as u64),
                 Err(error) => {
                     self.stop.store(true, Ordering::Relaxed);
@@ -202,10 +255,31 @@ impl Work<'_> {
         }
     }
 
-    fn read(&self, chunk: &Chunk, observer: &dyn LoadObserver) -> Result<(), LoadError> {
+    fn compute(
+        compute: &dyn Compute,
+        chunk: &Chunk,
+        observer: &dyn LoadObserver,
+    ) -> Result<(), LoadError> {
+        let mut offset = chunk.offset;
+        for (at, len) in &chunk.ranges {
+            // SAFETY: the range is writable and unused by others, as the caller of `read_targets`
+            // promised, and initialised: mapped memory, or a block that was cleared.
+            let into = unsafe { std::slice::from_raw_parts_mut(*at as *mut u8, *len) };
+            compute.compute(offset, into, observer)?;
+            offset += *len as u64;
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        files: &[Arc<File>],
+        chunk: &Chunk,
+        observer: &dyn LoadObserver,
+    ) -> Result<(), LoadError> {
         use std::os::fd::AsRawFd;
 
-        let file = &self.files[chunk.file as usize];
+        let file = &files[chunk.file as usize];
         let path = || self.model.files()[chunk.file as usize].path.to_path_buf();
         observer
             .before_read(
@@ -299,7 +373,7 @@ mod tests {
                 at += size.next_multiple_of(64);
             }
             let mut pieces = Vec::new();
-            for chunk in chunks(&targets) {
+            for chunk in chunks(&targets, CHUNK) {
                 prop_assert!(chunk.bytes <= CHUNK && chunk.ranges.len() <= MOST_RANGES);
                 prop_assert_eq!(chunk.bytes, chunk.ranges.iter().map(|range| range.1).sum::<usize>());
                 let mut offset = chunk.offset;

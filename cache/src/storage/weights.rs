@@ -136,6 +136,11 @@ impl HostWeights {
         let memory = match storage {
             Storage::Heap => Memory::Heap(Blocks::load(model, observer)?),
             Storage::Anonymous => region()?,
+            Storage::Mapped if model.base().is_some() => {
+                let what = "it is computed, or a part of a model";
+                (storage, why) = (Storage::Anonymous, what.to_owned());
+                region()?
+            }
             Storage::Mapped => match Mapped::load(model, means, observer) {
                 Ok(mapped) => {
                     let (tensors, bytes) = mapped.copied();

@@ -5,6 +5,11 @@
 mod files;
 mod leases;
 mod moves;
+mod partial;
+#[path = "../patch/files.rs"]
+#[allow(dead_code)]
+mod patch_files;
+mod patches;
 #[path = "../support/mod.rs"]
 mod support;
 mod weights;
@@ -70,6 +75,17 @@ macro_rules! conforms {
                 prefetch_brings_and_pins_nothing,
                 a_dropped_model_goes_at_the_last_release_on_every_tier,
                 the_picture_agrees_with_usage,
+            }
+            tests! { patches:
+                patches_are_merged_where_the_model_is_and_the_rest_is_shared,
+                patches_lie_beside_where_they_are_asked_for_or_nothing_else_fits,
+                patches_come_where_the_model_is_granted,
+                a_patch_that_cannot_be_read_leaves_the_device_as_it_was,
+            }
+            tests! { partial:
+                a_model_larger_than_its_budget_is_leased_in_part,
+                a_part_gives_way_to_others_and_grows_back,
+                tensors_out_of_a_pool_outlive_their_lease_and_count,
             }
         }
     )*};

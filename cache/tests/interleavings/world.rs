@@ -9,7 +9,7 @@ use shuttle::thread::{JoinHandle, yield_now};
 
 use crate::books::{
     Account, Ask, Choice, Denied, Entry, Fault, Grant, Holder, Io, Named, Pending, RAM, Remains,
-    Route, Rules, Seat, Task, Wait,
+    Reserved, Route, Rules, Seat, Task, Wait,
 };
 use crate::policy::Lru;
 
@@ -251,12 +251,7 @@ pub(crate) fn loads(gate: &Gate, model: &Model, tier: usize) -> usize {
 }
 
 pub(crate) fn asks<'a>(wanted: impl IntoIterator<Item = (&'a Model, usize)>) -> Vec<Ask<Weights>> {
-    let ask = |(model, tier): (&Model, usize)| Ask {
-        entry: Arc::clone(model),
-        tiers: vec![tier],
-        working: 0,
-        follows: None,
-    };
+    let ask = |(model, tier): (&Model, usize)| Ask::new(Arc::clone(model), vec![tier]);
     wanted.into_iter().map(ask).collect()
 }
 
@@ -264,7 +259,7 @@ pub(crate) fn asks<'a>(wanted: impl IntoIterator<Item = (&'a Model, usize)>) -> 
 pub(crate) struct Lease {
     gate: Arc<Gate>,
     seats: Vec<Seat<Weights>>,
-    working: Vec<u64>,
+    reserved: Reserved,
     holder: Option<Arc<Holder>>,
 }
 
@@ -284,7 +279,7 @@ impl Lease {
         Lease {
             gate: Arc::clone(gate),
             seats,
-            working: grant.working,
+            reserved: grant.reserved,
             holder,
         }
     }
@@ -307,7 +302,7 @@ impl Drop for Lease {
         for seat in &self.seats {
             *self.gate.io.state().users.entry(place(seat)).or_default() -= 1;
         }
-        self.gate.leave(self.seats.iter(), &self.working);
+        self.gate.leave(self.seats.iter(), &self.reserved);
     }
 }
 
@@ -325,7 +320,8 @@ pub(crate) fn hit(gate: &Arc<Gate>, model: &Model, tier: usize) -> Option<Lease>
         seat.slot().leased(gate.io.now_ns(), true);
         let grant = Grant {
             seats: vec![(seat, true)],
-            working: Vec::new(),
+            reserved: Reserved::default(),
+            asked: vec![0],
         };
         Lease::new(gate, grant, None)
     })

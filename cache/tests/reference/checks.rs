@@ -7,7 +7,7 @@ use plimsoll_cache::device::Device;
 
 use crate::support::contents;
 use crate::waiting::Waiting;
-use crate::world::{Done, PAGE, World};
+use crate::world::{CHANGED, Done, PAGE, World};
 
 impl World {
     /// What holds at every moment.
@@ -57,7 +57,14 @@ impl World {
         );
         for (index, live) in self.leases.iter().enumerate() {
             let seat = live.seats[index % live.seats.len()];
-            let model = &self.models[seat.model];
+            let items = (0..live.lease.models().count()).map(|at| live.lease.at(at).unwrap());
+            for item in items.filter(|item| item.is_merged().is_some()) {
+                let bytes = item.bytes(CHANGED).unwrap();
+                assert!(*bytes == self.changed[..], "{}: other changes", self.at);
+            }
+            let Some(model) = self.models.get(seat.model) else {
+                continue;
+            };
             let weights = live.lease.get_on(model, self.tier(seat.tier)).unwrap();
             let bytes = weights.bytes(&weights.tensors()[0].name).unwrap();
             assert!(*bytes == contents(model)[0][..], "{}: other bytes", self.at);

@@ -9,10 +9,18 @@
 mod support;
 
 mod checks;
+mod events;
 mod model;
+#[path = "../patch/files.rs"]
+#[allow(dead_code)]
+mod patch_files;
+mod patches;
 mod random;
 mod waiting;
 mod world;
+#[path = "../gguf/written.rs"]
+#[allow(dead_code)]
+mod written;
 
 use random::Random;
 use support::Folder;
@@ -48,5 +56,6 @@ fn whatever_is_done_the_books_are_right() {
     eprintln!("{done:?}");
     assert!(done.granted > operations / 20, "{done:?}");
     assert!(done.refused > operations / 100, "{done:?}");
+    assert!(done.patched > operations / 50, "{done:?}");
     assert!(done.failed > 0 && done.served_waiting > 0, "{done:?}");
 }

@@ -1,5 +1,7 @@
 //! What has to hold, in as few words as possible: no order, no policy, no threads.
 
+use crate::world::MERGED;
+
 /// A model in a tier, as it was at some time: a dropped model and its successor are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat {
@@ -25,7 +27,7 @@ impl Situation<'_> {
     /// Whether a request fits, for one choice of tiers, beside what no eviction can free.
     pub fn fits(&self, wanted: &[(Seat, u64)]) -> bool {
         // Devices are loaded from the copy in RAM, which must not go then, or from files, through
-        // staging that is as large as a small model.
+        // staging that is as large as a small model, as everything is that patches change.
         [true, false].into_iter().any(|from_ram| {
             let mut stay: Vec<Seat> = self.fixed.to_vec();
             let mut working = self.working;
@@ -37,7 +39,7 @@ impl Situation<'_> {
             for (seat, _) in wanted.iter().filter(|(seat, _)| seat.tier == 1) {
                 let in_ram = Seat { tier: 0, ..*seat };
                 if self.resident.contains(seat) || wanted.iter().any(|(one, _)| *one == in_ram) {
-                } else if from_ram && self.resident.contains(&in_ram) {
+                } else if from_ram && seat.model != MERGED && self.resident.contains(&in_ram) {
                     stay.push(in_ram);
                 } else {
                     staging = staging.max(self.charges[seat.model]);

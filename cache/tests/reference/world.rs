@@ -1,26 +1,36 @@
 //! A cache, everything that is held of it, and what is done to it.
 
 use std::ops::AddAssign;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use plimsoll_cache::device::{Device, Fault, Simulated};
-use plimsoll_cache::{Cache, Error, Lease, Model, Snapshots, Storage, Tier, Wanted};
-use plimsoll_events::{Event, Kind, Sink, Stream};
+use plimsoll_cache::patch::Patch;
+use plimsoll_cache::{Cache, Error, Lease, LoadError, Model, Snapshots, Storage, Tier, Wanted};
+use plimsoll_events::Stream;
 
+use crate::events::{Books, index};
 use crate::model::{Seat, Situation};
+use crate::patches;
 use crate::random::Random;
 use crate::support::Folder;
 use crate::waiting::Waiting;
 
 pub const PAGE: u64 = 4096;
 const MODELS: usize = 8;
+/// The model that there is a patch for, and what is merged of both: a model to the books.
+pub const BASE: usize = MODELS - 1;
+pub const MERGED: usize = MODELS;
+pub const ALL: usize = MODELS + 1;
+/// What the patch changes.
+pub const CHANGED: &str = "t001";
 const MOST_WAITING: usize = 3;
 
 /// A model that is asked for: in which tiers, with how much working memory.
 #[derive(Debug, Clone)]
 pub struct Ask {
     model: usize,
+    is_patched: bool,
     pub tiers: Vec<usize>,
     working: u64,
 }
@@ -49,6 +59,7 @@ pub struct Done {
     pub served_waiting: u64,
     pub dropped_leased: u64,
     pub beyond_budget: u64,
+    pub patched: u64,
 }
 
 impl AddAssign for Done {
@@ -60,35 +71,7 @@ impl AddAssign for Done {
         self.served_waiting += other.served_waiting;
         self.dropped_leased += other.dropped_leased;
         self.beyond_budget += other.beyond_budget;
-    }
-}
-
-/// Counts by events what is in each tier, beside the cache's own count.
-#[derive(Default)]
-pub struct Books(pub Mutex<Counts>);
-
-#[derive(Default)]
-pub struct Counts {
-    pub bytes: [i64; 2],
-    /// How often each model was evicted from each tier.
-    evictions: [[u64; MODELS]; 2],
-}
-
-impl Sink for Books {
-    fn event(&self, event: &Event) {
-        let tier = |name: &str| usize::from(name != "ram");
-        let mut books = self.0.lock().unwrap();
-        match &event.kind {
-            Kind::Load(load) if load.error.is_none() => {
-                books.bytes[tier(&load.tier)] += load.charged_bytes as i64;
-            }
-            Kind::Evict(evict) => {
-                books.bytes[tier(&evict.tier)] -= evict.freed_bytes as i64;
-                let model: usize = evict.model[1..].parse().unwrap();
-                books.evictions[tier(&evict.tier)][model] += 1;
-            }
-            _ => {}
-        }
+        self.patched += other.patched;
     }
 }
 
@@ -97,6 +80,9 @@ pub struct World {
     pub cache: Cache,
     pub device: Arc<Simulated>,
     pub models: Vec<Model>,
+    patch: Patch,
+    /// What the patch makes of the tensor that it changes.
+    pub changed: Vec<u8>,
     pub charges: Vec<u64>,
     pub generations: Vec<u64>,
     pub leases: Vec<Live>,
@@ -104,6 +90,7 @@ pub struct World {
     pub waiting: Vec<Waiting>,
     pub budgets: [u64; 2],
     pub faults: usize,
+    failures: Vec<Arc<LoadError>>,
     pub books: Arc<Books>,
     pub done: Done,
 }
@@ -116,11 +103,15 @@ impl World {
                 let name = format!("m{index}");
                 let path = folder.path().join(format!("{name}.safetensors"));
                 if !path.exists() {
-                    folder.file(&name, (1 + index) * PAGE - 1234);
+                    match index as usize {
+                        BASE => patches::base(&path, &name),
+                        _ => drop(folder.file(&name, (1 + index) * PAGE - 1234)),
+                    }
                 }
                 Model::open(path).unwrap()
             })
             .collect();
+        let patch = patches::patch(folder);
         let device = Arc::new(Simulated::new(64 * PAGE));
         let budgets = [12, 10].map(|pages| (pages + random.below(12) as u64) * PAGE);
         let books = Arc::new(Books::default());
@@ -138,16 +129,20 @@ impl World {
             charges: models
                 .iter()
                 .map(|model| Storage::Anonymous.charge(model))
+                .chain([PAGE])
                 .collect(),
+            changed: patches::changed(&models[BASE], &patch),
+            patch,
             cache,
             device,
-            generations: vec![0; MODELS],
+            generations: vec![0; ALL],
             models,
             leases: Vec::new(),
             tensors: Vec::new(),
             waiting: Vec::new(),
             budgets,
             faults: 0,
+            failures: Vec::new(),
             books,
             done: Done::default(),
         }
@@ -178,12 +173,15 @@ impl World {
                 let is_gone = self.cache.drop_model(&self.models[model]);
                 self.done.dropped_leased += u64::from(!is_gone);
                 self.generations[model] += 1;
+                self.generations[MERGED] += u64::from(model == BASE);
             }
             72..76 => {
                 let is_gone = self.cache.evict(&self.models[model]);
-                let leased = self
-                    .leased()
-                    .any(|seat| seat == self.seat(model, seat.tier));
+                let is_of_it = |seat: Seat| {
+                    seat == self.seat(model, seat.tier)
+                        || (model == BASE && seat == self.seat(MERGED, seat.tier))
+                };
+                let leased = self.leased().any(is_of_it);
                 assert!(is_gone != leased || !self.waiting.is_empty(), "{}", self.at);
             }
             76..78 => {
@@ -242,6 +240,14 @@ impl World {
         }
     }
 
+    /// Where that of which something is merged is, as it was then.
+    fn seat_of_base(&self, merged: Seat) -> Seat {
+        Seat {
+            model: BASE,
+            ..merged
+        }
+    }
+
     /// Whether leases or tensors of a dropped model live on.
     fn twins(&self) -> bool {
         let kept = self.tensors.iter().map(|kept| kept.seat);
@@ -259,8 +265,14 @@ impl World {
         let count = 1 + random.below(3);
         let asks = (0..count).map(|_| {
             let first = random.below(2);
+            let is_patched = random.chance(15);
             Ask {
-                model: random.below(MODELS),
+                model: if is_patched {
+                    BASE
+                } else {
+                    random.below(MODELS)
+                },
+                is_patched,
                 tiers: if random.chance(20) {
                     vec![first, 1 - first]
                 } else {
@@ -287,9 +299,12 @@ impl World {
     fn wanted(&self, asks: &[Ask]) -> Vec<Wanted<'_>> {
         asks.iter()
             .map(|ask| {
-                let wanted = self.models[ask.model]
+                let mut wanted = self.models[ask.model]
                     .on(self.tier(ask.tiers[0]))
                     .working_memory(ask.working);
+                if ask.is_patched {
+                    wanted = wanted.with(&self.patch, 1.0).merged();
+                }
                 let others = &ask.tiers[1..];
                 others
                     .iter()
@@ -303,7 +318,7 @@ impl World {
         let picture = self.cache.residency();
         let mut resident = Vec::new();
         for model in picture.models.iter().filter(|model| !model.dropped) {
-            let index: usize = model.model[1..].parse().unwrap();
+            let index = index(&model.model);
             for place in &model.places {
                 if place.phase == "resident" {
                     resident.push(self.seat(index, usize::from(place.tier != "ram")));
@@ -339,10 +354,13 @@ impl World {
             let mut rest = way;
             let wanted: Vec<(Seat, u64)> = asks
                 .iter()
-                .map(|ask| {
+                .flat_map(|ask| {
                     let tier = ask.tiers[rest % ask.tiers.len()];
                     rest /= ask.tiers.len();
-                    (self.seat(ask.model, tier), ask.working)
+                    let merged = ask.is_patched.then(|| (self.seat(MERGED, tier), 0));
+                    [(self.seat(ask.model, tier), ask.working)]
+                        .into_iter()
+                        .chain(merged)
                 })
                 .collect();
             situation.fits(&wanted)
@@ -375,6 +393,7 @@ impl World {
 
     pub fn note(&mut self, asks: &[Ask], lease: Lease) {
         let mut seats: Vec<Seat> = Vec::new();
+        let mut items: Vec<(Seat, bool)> = Vec::new();
         let mut working = [0, 0];
         for ask in asks {
             let model = &self.models[ask.model];
@@ -386,11 +405,18 @@ impl World {
             self.done.fell_back += u64::from(there > 0);
             let seat = self.seat(ask.model, ask.tiers[there]);
             working[seat.tier] += ask.working;
-            if !seats.contains(&seat) {
-                seats.push(seat);
+            let merged = ask.is_patched.then(|| self.seat(MERGED, seat.tier));
+            for seat in [seat].into_iter().chain(merged) {
+                if !seats.contains(&seat) {
+                    seats.push(seat);
+                }
             }
+            if !items.contains(&(seat, ask.is_patched)) {
+                items.push((seat, ask.is_patched));
+            }
+            self.done.patched += u64::from(ask.is_patched);
         }
-        assert_eq!(lease.models().count(), seats.len(), "{}", self.at);
+        assert_eq!(lease.models().count(), items.len(), "{}", self.at);
         self.done.granted += 1;
         self.leases.push(Live {
             lease,
@@ -402,6 +428,11 @@ impl World {
     /// A lease may fail for a fault that was asked for, and for nothing else.
     pub fn expect_faults_only<T>(&mut self, result: &Result<T, Error>) {
         if let Err(Error::Load(error)) = result {
+            // All who wait for one load get its error.
+            if self.failures.iter().any(|known| Arc::ptr_eq(known, error)) {
+                return;
+            }
+            self.failures.push(Arc::clone(error));
             assert!(self.faults > 0, "{}: {error}", self.at);
             let text = error.to_string();
             assert!(
@@ -415,7 +446,10 @@ impl World {
 
     fn keep_a_tensor(&mut self, random: &mut Random) {
         let live = &self.leases[random.below(self.leases.len())];
-        let seat = live.seats[random.below(live.seats.len())];
+        let mut seat = live.seats[random.below(live.seats.len())];
+        if seat.model == MERGED {
+            seat = self.seat_of_base(seat);
+        }
         let model = &self.models[seat.model];
         let weights = live.lease.get_on(model, self.tier(seat.tier)).unwrap();
         let name = &weights.tensors()[0].name;

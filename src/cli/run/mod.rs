@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use malloc_stats::Size;
+use plimsoll_cache::observe::Trace;
 use plimsoll_profiles::{Profile, builtin};
 use plimsoll_tui::report;
 
 pub(crate) use self::options::RunOptions;
 use super::{Done, FAILED, live};
-use crate::output::{Output, complain};
+use crate::output::{Later, Output, complain};
 use crate::run::{INTERRUPTED, Publishing, Recording, drive};
 use crate::synthetic;
 
@@ -26,6 +27,8 @@ Examples:
   plimsoll run --synthetic six --ram 1200MiB --workload cyclic --steps 18 --churn --storage heap
   plimsoll run --device simulated:1GiB,25 --ram auto        on a device, at 25 GB/s
   plimsoll run --device simulated:1GiB --inject transfer:5  every fifth load fails halfway
+  plimsoll run --models ~/models --patch style.safetensors:0.8 --device simulated:8GiB,12
+  plimsoll run --models unet.safetensors --device simulated:3GiB,12 --partial=50% --trace pass.json
   plimsoll run --record trace.jsonl && plimsoll replay trace.jsonl
   plimsoll run --clean                                      remove the models it made
 
@@ -57,6 +60,10 @@ pub(crate) struct Run {
     /// Record the events in a new file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Write what came to devices in part, and what was done with it meanwhile, to a file for a trace
+    /// viewer (Perfetto, chrome://tracing)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["live", "clean"])]
+    trace: Option<PathBuf>,
     /// Show the run on the live screen, as `plimsoll top` does, and print the report after it
     #[arg(long, conflicts_with_all = ["no_publish", "clean"])]
     live: bool,
@@ -75,6 +82,20 @@ pub(crate) struct Run {
     /// Remove the models that `run` made, and do nothing else
     #[arg(long, exclusive = true)]
     clean: bool,
+}
+
+/// Writes a trace, and says where it is not whole.
+fn write_trace(file: Later, trace: &Trace) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut text = Vec::new();
+    trace.write(&mut text)?;
+    file.replace(&String::from_utf8_lossy(&text))?;
+    if trace.missed() > 0 {
+        complain(&format!(
+            "the trace leaves out {} events, the last ones",
+            trace.missed()
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn run(options: &Run) -> Done {
@@ -105,8 +126,12 @@ pub(crate) fn run(options: &Run) -> Done {
         .as_deref()
         .map(Recording::begin)
         .transpose()?;
+    let trace = options.trace.as_deref().map(Later::open).transpose()?;
     let plan = job.plan(profile, publishing, &output)?;
-    let outcome = drive(&plan, recording, &output)?;
+    let outcome = drive(&plan, recording, trace.is_some(), &output)?;
+    if let (Some(file), Some(gathered)) = (trace, &outcome.trace) {
+        write_trace(file, gathered)?;
+    }
     if options.json {
         output.value(&outcome.report)?;
     } else {

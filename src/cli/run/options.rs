@@ -12,6 +12,7 @@ use plimsoll_profiles::Profile;
 
 use crate::output::Output;
 use crate::run::models::{self, Source};
+use crate::run::terms::{As, Asked, Named, Opened, Share, Terms};
 use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
 use crate::run::{Churning, Plan, Publishing, Touch, workload};
 use crate::synthetic;
@@ -69,6 +70,33 @@ pub(crate) struct RunOptions {
         hide_possible_values = true
     )]
     keep_ram_copy: Keep,
+    /// Change the models that it fits by a patch, such as a LoRA; may be given more than once. 1 is as
+    /// it was trained
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    patch: Vec<Named>,
+    /// How patches come to models: merged, beside, or auto: merged where there is room for that
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "auto|merged|beside",
+        hide_possible_values = true
+    )]
+    patch_as: As,
+    /// Take of patches what fits, instead of refusing those that do not fit wholly
+    #[arg(long)]
+    patch_lenient: bool,
+    /// Lease models in part, and stream the rest: at most so much of each is on its device, such as
+    /// 2GiB or 50%, or as much as there is room for
+    #[arg(long, value_name = "SIZE|SHARE|auto", num_args = 0..=1, default_missing_value = "auto", require_equals = true)]
+    partial: Option<Share>,
+    /// Tensors that must be there, with --partial; may be given more than once, and end in *
+    #[arg(long, value_name = "TENSOR")]
+    at_least: Vec<String>,
+    /// The order in which tensors are used, with --partial: their names, one a line [default: the
+    /// file's, or by name where they are hashed]
+    #[arg(long, value_name = "FILE")]
+    order: Option<PathBuf>,
     /// Evict what nobody leased for so long, such as 500ms, 30s or 5m; 0 keeps it for ever
     #[arg(long, value_name = "DURATION", default_value = "0")]
     keep_alive: KeepAlive,
@@ -147,6 +175,7 @@ pub(crate) struct Job<'a> {
     source: Source,
     steps: Vec<workload::Step>,
     tiers: Tiers,
+    terms: Opened,
     settle: Duration,
 }
 
@@ -170,9 +199,18 @@ impl RunOptions {
             keep_alive: self.keep_alive.0,
             inject: self.inject.clone(),
         };
-        if let Some(fault) = tiers.fault() {
+        let terms = Asked {
+            patches: self.patch.clone(),
+            patch_as: self.patch_as,
+            lenient: self.patch_lenient,
+            partial: self.partial,
+            required: self.at_least.clone(),
+            order: self.order.clone(),
+        };
+        if let Some(fault) = tiers.fault().or_else(|| terms.fault()) {
             return Err(fault.into());
         }
+        let terms = terms.open()?;
         let source = match &self.models {
             Some(path) => Source::Found(models::open(path)?),
             None => {
@@ -187,6 +225,7 @@ impl RunOptions {
             source,
             steps,
             tiers,
+            terms,
             settle,
         })
     }
@@ -228,9 +267,10 @@ impl Job<'_> {
     ) -> Result<Plan, Failure> {
         let options = self.options;
         let models = self.source.models(output)?;
+        let terms = self.terms.of(&models, options.touch)?;
         let mut tiers = self.tiers;
         if options.ram.is_none() {
-            tiers.ram = default_budget(&models, options.storage);
+            tiers.ram = default_budget(&models, options.storage, &terms);
         }
         Ok(Plan {
             profile,
@@ -238,6 +278,7 @@ impl Job<'_> {
             steps: self.steps,
             cycles: options.cycles,
             tiers,
+            terms,
             storage: options.storage,
             mapping: options.mapping(),
             huge_pages: options.huge_pages,
@@ -268,10 +309,14 @@ fn settle(seconds: f64) -> Result<Duration, String> {
     }
 }
 
-/// Smaller than the set, so that something has to be evicted, and large enough for every model;
+/// Smaller than the set, so that something has to be evicted, and large enough for every model with
+/// its patches;
 /// but no larger than what can be had, unless the kernel can take it back.
-fn default_budget(models: &[Model], storage: Storage) -> Limit {
-    let charges = models.iter().map(|model| storage.charge(model));
+fn default_budget(models: &[Model], storage: Storage, terms: &Terms) -> Limit {
+    let charges = models.iter().enumerate().map(|(at, model)| {
+        let patched = terms.patched_bytes(models, at);
+        storage.charge(model).saturating_add(patched)
+    });
     let total = charges.clone().fold(0, u64::saturating_add);
     let budget = charges.max().unwrap_or(0).max(total / 10 * 6);
     let room = Limits::of_self().room().and_then(|room| room.bytes());

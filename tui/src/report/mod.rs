@@ -3,10 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `tiers` | where models went, what it took, what was refused |
+//! | `streams` | what was there in part, and what streamed |
 //! | `numbers` | what it comes to |
 //! | `verdict` | the same in sentences |
 
 mod numbers;
+mod streams;
 mod tiers;
 mod verdict;
 
@@ -65,6 +67,7 @@ fn write(out: &mut String, paint: &Paint, report: &Report) -> std::fmt::Result {
     write_models(out, paint, report)?;
     tiers::write_tiers(out, paint, report)?;
     tiers::write_transfers(out, paint, report)?;
+    streams::write(out, paint, report)?;
     write_curve(out, paint, report)?;
     numbers::write(out, paint, report)?;
     tiers::write_refusals(out, paint, report)?;

@@ -48,6 +48,8 @@ pub fn decision(kind: &str, number: u64) -> Kind {
     match kind {
         "load" => Kind::Load(Box::new(Load {
             model,
+            part_of: None,
+            is_patch: false,
             tier: "ram".into(),
             from: Origin::File,
             bytes: 1000 + number,
@@ -62,6 +64,7 @@ pub fn decision(kind: &str, number: u64) -> Kind {
         })),
         "evict" => Kind::Evict(Box::new(Evict {
             model,
+            part_of: None,
             tier: "ram".into(),
             reason: EvictReason::Dropped,
             bytes: 1000 + number,

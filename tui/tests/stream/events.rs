@@ -68,6 +68,8 @@ pub fn sample(rss: u64, live: u64) -> Kind {
 pub fn load(model: &str, bytes: u64, rss: u64) -> Kind {
     Kind::Load(Box::new(Load {
         model: model.to_owned(),
+        part_of: None,
+        is_patch: false,
         tier: "ram".to_owned(),
         from: Origin::File,
         bytes,
@@ -85,6 +87,7 @@ pub fn load(model: &str, bytes: u64, rss: u64) -> Kind {
 pub fn evict(model: &str, freed: u64, returned: u64, rss: u64) -> Kind {
     Kind::Evict(Box::new(Evict {
         model: model.to_owned(),
+        part_of: None,
         tier: "ram".to_owned(),
         reason: EvictReason::Room {
             wanted_for: vec!["next".to_owned()],

@@ -282,3 +282,37 @@ fn what_the_allocator_said_a_while_ago_is_not_taken_for_what_it_says_now() {
         (Some(3 * MIB), None)
     );
 }
+
+#[test]
+fn parts_of_a_model_are_one_that_is_there_in_part() {
+    let part = |number: u64, kind: Kind| match kind {
+        Kind::Load(mut load) => {
+            load.part_of = Some("whole".to_owned());
+            load.model = format!("whole [part {number}]");
+            Kind::Load(load)
+        }
+        Kind::Evict(mut evict) => {
+            evict.part_of = Some("whole".to_owned());
+            evict.model = format!("whole [part {number}]");
+            Kind::Evict(evict)
+        }
+        other => other,
+    };
+    let state = fold([
+        part(1, load("", MIB, MIB)),
+        part(2, load("", MIB, MIB)),
+        part(3, load("", MIB, MIB)),
+        part(3, evict("", MIB, MIB, MIB)),
+    ]);
+    assert_eq!(state.models.iter().len(), 1);
+    let row = state.models.get("whole").unwrap();
+    assert_eq!((row.loads, row.evictions), (3, 1));
+    let place = row.place("ram").unwrap();
+    assert_eq!(place.charged_bytes, 2 * MIB);
+    assert_eq!(place.part_bytes, Some(2 * MIB));
+    let gone = fold([
+        part(1, load("", MIB, MIB)),
+        part(1, evict("", MIB, MIB, MIB)),
+    ]);
+    assert_eq!(gone.models.get("whole").unwrap().state(), "gone");
+}

@@ -30,6 +30,7 @@ impl Report {
             Kind::Load(load) => self.load(load),
             Kind::Evict(evict) => self.evict(evict),
             Kind::Refuse(refuse) => self.refuse(refuse),
+            Kind::Streamed(streamed) => self.streamed(streamed),
             Kind::Budget(change) => self.budget(change),
             Kind::Reclaim(reclaim) => self.reclaims.fold(reclaim),
             Kind::Picture(picture) => self.see_tiers(picture),
@@ -157,6 +158,7 @@ impl Report {
     }
 
     fn load(&mut self, load: &Load) {
+        let name = load.part_of.as_ref().unwrap_or(&load.model);
         let seconds = load.took_us as f64 / 1e6;
         self.snapshot_seconds += load.snapshots_us as f64 / 1e6;
         self.load_seconds += seconds;
@@ -166,16 +168,19 @@ impl Report {
         }
         if let Some(error) = &load.error {
             self.failed_loads += 1;
-            self.model(&load.model).failed_loads += 1;
+            self.model(name).failed_loads += 1;
             self.error(&load.model, error);
             return;
         }
         self.loads += 1;
+        if load.is_patch {
+            add(&mut self.patched_bytes, load.bytes);
+        }
         add(&mut self.bytes_loaded, load.bytes);
         if load.tier == RAM {
             add(&mut self.recycled_bytes, load.recycled_bytes);
         }
-        let model = self.model(&load.model);
+        let model = self.model(name);
         model.loads += 1;
         model.load_seconds += seconds;
     }
@@ -206,7 +211,8 @@ impl Report {
             add(&mut self.freed_bytes, evict.freed_bytes);
             self.returned(evict.returned);
         }
-        self.model(&evict.model).evictions += 1;
+        let name = evict.part_of.as_ref().unwrap_or(&evict.model);
+        self.model(name).evictions += 1;
     }
 
     fn returned(&mut self, bytes: Metric) {

@@ -5,11 +5,13 @@
 //! | `fold` | how each kind of event counts |
 //! | `tiers` | tiers, and what came into them and left them |
 //! | `refused` | leases that were refused |
+//! | `streams` | models that were leased in part |
 //! | `reclaimed` | memory that was asked back from the allocator |
 
 mod fold;
 mod reclaimed;
 mod refused;
+mod streams;
 mod tiers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +23,7 @@ use crate::event::ModelSeen;
 
 pub use reclaimed::ReclaimReport;
 pub use refused::RefusalReport;
+pub use streams::StreamReport;
 pub use tiers::{TierReport, TransferReport, UnloadReport};
 
 /// The version of the report's JSON form.
@@ -129,6 +132,12 @@ pub struct Report {
     /// What left which tier, one for each model and tier.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unloads: Vec<UnloadReport>,
+    /// Bytes that patches brought, once for each tier: tensors that they changed, or their own.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub patched_bytes: u64,
+    /// Models that were leased in part, one for each tier.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub streams: Vec<StreamReport>,
     /// Leases that were refused, each kind once with how often it came.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub refused: Vec<RefusalReport>,
@@ -154,6 +163,10 @@ pub struct Report {
     whole: bool,
     #[serde(skip)]
     baseline_faults: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where things are in the lists of a report.

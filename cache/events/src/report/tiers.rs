@@ -60,8 +60,10 @@ pub struct TransferReport {
     pub from: Origin,
     /// How often it came, failures not counted.
     pub count: u64,
-    /// Bytes of its weights: what comes each time.
+    /// Bytes of its weights: what comes each time, of a model that comes in parts the last part.
     pub bytes: u64,
+    #[serde(skip)]
+    total: u64,
     /// Seconds of all times together.
     pub seconds: f64,
     /// Gigabytes (1e9) a second over all times; absent where they took no time that was measured.
@@ -168,11 +170,12 @@ impl Report {
             return;
         }
         let from_ram = load.from == Origin::Ram;
-        let way = (load.model.clone(), load.tier.clone(), from_ram);
+        let name = load.part_of.as_ref().unwrap_or(&load.model);
+        let way = (name.clone(), load.tier.clone(), from_ram);
         let transfers = &mut self.transfers;
         let at = *self.index.transfers.entry(way).or_insert_with(|| {
             transfers.push(TransferReport {
-                model: load.model.clone(),
+                model: name.clone(),
                 tier: load.tier.clone(),
                 from: load.from,
                 ..TransferReport::default()
@@ -183,7 +186,8 @@ impl Report {
         transfer.count += 1;
         transfer.bytes = load.bytes;
         transfer.seconds += seconds;
-        let bytes = transfer.bytes as f64 * transfer.count as f64;
+        add(&mut transfer.total, load.bytes);
+        let bytes = transfer.total as f64;
         transfer.gb_per_second = (transfer.seconds > 0.0).then(|| bytes / transfer.seconds / 1e9);
     }
 
@@ -194,11 +198,12 @@ impl Report {
             tier.unload_seconds += seconds;
             tier.resident_bytes = tier.resident_bytes.saturating_sub(evict.freed_bytes);
         }
-        let place = (evict.model.clone(), evict.tier.clone());
+        let name = evict.part_of.as_ref().unwrap_or(&evict.model);
+        let place = (name.clone(), evict.tier.clone());
         let unloads = &mut self.unloads;
         let at = *self.index.unloads.entry(place).or_insert_with(|| {
             unloads.push(UnloadReport {
-                model: evict.model.clone(),
+                model: name.clone(),
                 tier: evict.tier.clone(),
                 ..UnloadReport::default()
             });

@@ -22,7 +22,7 @@ use super::{
     Device, DeviceMemory, DeviceWeights, Fault, Held, Injection, Load, Piece, Source, Tier, stream,
 };
 use crate::error::LoadError;
-use crate::model::Model;
+use crate::model::{Dtype, Model};
 use crate::storage::{Recycler, Region, Storage};
 use transfer::Transfer;
 
@@ -56,6 +56,9 @@ pub struct Simulated {
     tier: Tier,
     name: String,
     link: Link,
+    lacks: Vec<Dtype>,
+    /// Its memory is there before a load comes: where one is expected, pages of its own wait.
+    recycler: Arc<Recycler>,
     inner: Arc<Inner>,
 }
 
@@ -117,6 +120,8 @@ impl Simulated {
             tier: Tier::unique(),
             name: "simulated".to_owned(),
             link: Link::default(),
+            lacks: Vec::new(),
+            recycler: Arc::new(Recycler::new(bytes)),
             inner: Arc::new(Inner {
                 total: bytes,
                 state: Mutex::default(),
@@ -144,6 +149,13 @@ impl Simulated {
             bytes_per_second: link.bytes_per_second.map(possible),
             latency: link.latency,
         };
+        self
+    }
+
+    /// The same, unable to hold elements of these types.
+    #[must_use]
+    pub fn without(mut self, dtypes: impl IntoIterator<Item = Dtype>) -> Simulated {
+        self.lacks.extend(dtypes);
         self
     }
 
@@ -240,20 +252,24 @@ impl Device for Simulated {
         Storage::Anonymous.charge(model)
     }
 
+    fn holds(&self, dtype: Dtype) -> bool {
+        !self.lacks.contains(&dtype)
+    }
+
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {
         let fault = self.next_fault();
         let model = load.model;
-        let memory = self.allocate(model, fault)?;
-        // Pages of its own: none that evictions in RAM left behind.
-        let recycler = Arc::new(Recycler::new(memory.bytes));
+        let memory = self.allocate(model, fault);
+        let memory = memory.inspect_err(|_| self.unexpect(self.charge(model)))?;
         let mut transfer = Transfer {
             device: self,
             model,
-            region: Region::reserve(model, &recycler)?,
+            region: Region::reserve(model, &self.recycler)?,
             sums: vec![xxh3_64(&[]); model.tensors().len()],
             hash: (usize::MAX, Xxh3::new()),
             fault,
             packed: 0,
+            passes_at: None,
         };
         match load.source {
             Source::Files { staging } => {
@@ -276,6 +292,22 @@ impl Device for Simulated {
             }
         }
         Ok(Box::new(transfer.finish(memory)))
+    }
+
+    fn expect(&self, bytes: u64) {
+        self.recycler.expect(bytes as usize);
+    }
+
+    fn unexpect(&self, bytes: u64) {
+        self.recycler.unexpect(bytes as usize);
+    }
+
+    fn take_given(&self) -> u64 {
+        self.recycler.take_given()
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.recycler.warm_bytes() as u64
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Transfer<'a> {
     pub(super) fault: Option<Fault>,
     /// Bytes that have not passed the link yet: small tensors pass it together.
     pub(super) packed: usize,
+    /// When the link will have taken what it was given last.
+    pub(super) passes_at: Option<Instant>,
 }
 
 impl Transfer<'_> {
@@ -41,10 +43,13 @@ impl Transfer<'_> {
         Ok(())
     }
 
+    /// Gives the link what has gathered, and waits for what it was given before: two are in flight,
+    /// and bytes are copied while the link takes its time, as a device's own engine does.
     fn pass(&mut self) {
         let bytes = std::mem::take(&mut self.packed);
         let is_slow = self.fault == Some(Fault::Slow);
-        self.device.pass_link(bytes, is_slow);
+        let passes_at = self.device.pass_link(bytes, is_slow);
+        sleep_until(std::mem::replace(&mut self.passes_at, passes_at));
     }
 
     fn suffer(&mut self, piece: &Piece<'_>) -> Result<(), LoadError> {
@@ -81,6 +86,7 @@ impl Transfer<'_> {
         if self.packed > 0 {
             self.pass();
         }
+        sleep_until(self.passes_at);
         self.region.loaded();
         for (index, tensor) in self.model.tensors().iter().enumerate() {
             if let Some(tied) = tensor.tied_to {
@@ -102,8 +108,8 @@ impl Transfer<'_> {
 }
 
 impl Simulated {
-    /// Waits until the link has taken so many bytes.
-    fn pass_link(&self, bytes: usize, slow: bool) {
+    /// When the link will have taken so many bytes; `None` where it takes no time.
+    fn pass_link(&self, bytes: usize, slow: bool) -> Option<Instant> {
         let mut takes = self.link.latency;
         if let Some(rate) = self.link.bytes_per_second {
             takes += Duration::from_secs_f64(bytes as f64 / rate);
@@ -112,14 +118,17 @@ impl Simulated {
             takes = (takes * 10).max(Duration::from_millis(1 + (bytes >> 20) as u64));
         }
         if takes.is_zero() {
-            return;
+            return None;
         }
-        let until = {
-            let mut state = self.inner.state();
-            let now = Instant::now();
-            let begin = state.link_free_at.map_or(now, |at| at.max(now));
-            *state.link_free_at.insert(begin + takes)
-        };
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        let mut state = self.inner.state();
+        let now = Instant::now();
+        let begin = state.link_free_at.map_or(now, |at| at.max(now));
+        Some(*state.link_free_at.insert(begin + takes))
+    }
+}
+
+fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
     }
 }

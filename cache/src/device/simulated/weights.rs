@@ -50,6 +50,11 @@ impl DeviceWeights for SimulatedWeights {
         })
     }
 
+    fn recycled_bytes(&self) -> u64 {
+        let weights = self.weights.as_ref();
+        weights.map_or(0, |weights| weights.recycled_bytes())
+    }
+
     fn unload(mut self: Box<Self>) -> Unloaded {
         self.let_go()
     }
@@ -70,7 +75,7 @@ impl SimulatedWeights {
         let unloaded = weights.unload();
         let Some(held) = unloaded.held else {
             return Unloaded {
-                returned_bytes: Some(self.memory.bytes),
+                returned_bytes: Some(self.memory.bytes.saturating_sub(unloaded.recycled_bytes)),
                 ..unloaded
             };
         };

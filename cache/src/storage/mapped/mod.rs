@@ -19,7 +19,6 @@ mod options;
 mod plan;
 mod watched;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +32,7 @@ use self::plan::Plan;
 use self::watched::{Looker, Watched};
 use super::Means;
 use super::place::Place;
-use super::read::{MOST_THREADS, Target, open_files, read_targets, still_the_same};
+use super::read::{MOST_THREADS, Sources, Target, open_files, read_targets, still_the_same};
 use crate::device::{Held, PageCacheSeen, PageCached as _};
 use crate::error::{Error, LoadError};
 use crate::model::{Model, OpenError};
@@ -168,7 +167,8 @@ impl Mapped {
                 .files
                 .push(Watched::new(file, known, stretch, at, options.guard)?);
         }
-        mapped.copy(model, &files, base, observer)?;
+        let sources = Sources::Files(files.clone());
+        mapped.copy(model, &sources, base, observer)?;
         if mapped.drops {
             // What is only copied from is in the page cache for nothing.
             let is_mapped = |file: usize| mapped.plan.stretches.iter().any(|one| one.file == file);
@@ -176,7 +176,7 @@ impl Mapped {
                 watched::forget(file, &model.files()[index].path);
             }
         }
-        still_the_same(model, &files)?;
+        still_the_same(model.files(), &files)?;
         Ok(mapped)
     }
 
@@ -184,7 +184,7 @@ impl Mapped {
     fn copy(
         &self,
         model: &Model,
-        files: &[Arc<File>],
+        sources: &Sources,
         base: usize,
         observer: &dyn LoadObserver,
     ) -> Result<(), LoadError> {
@@ -222,7 +222,7 @@ impl Mapped {
             })
             .collect();
         // SAFETY: the targets lie in the mapping made just now, which nobody else knows yet.
-        unsafe { read_targets(model, files, &targets, MOST_THREADS, observer) }
+        unsafe { read_targets(model, sources, &targets, MOST_THREADS, observer) }
     }
 
     /// Tensors that were copied as they are not aligned, and their bytes.

@@ -170,6 +170,8 @@ impl State {
             self.sums.loads += 1;
             // A picture has counted it already, where it was taken while this was under way.
             let counted = self.is_in(&load.model, &load.tier);
+            // Of parts it cannot be told; the next picture says.
+            let counted = counted || load.part_of.is_some();
             if let Some(tier) = self.tier(&load.tier).filter(|_| !counted) {
                 tier.used_bytes = tier.used_bytes.saturating_add(load.charged_bytes);
                 tier.resident_models = tier.resident_models.saturating_add(1);
@@ -178,7 +180,8 @@ impl State {
             self.sums.failed_loads += 1;
         }
         let at_us = self.at_us;
-        if let Some(row) = self.models.row(&load.model, at_us) {
+        let name = load.part_of.as_ref().unwrap_or(&load.model);
+        if let Some(row) = self.models.row(name, at_us) {
             row.load(at_us, load);
         }
         self.read(&load.after, None);
@@ -199,7 +202,7 @@ impl State {
             self.sums.freed_bytes = self.sums.freed_bytes.saturating_add(evict.freed_bytes);
             self.sums.returned_bytes = self.sums.returned_bytes.saturating_add(returned);
         }
-        let counted = self.is_in(&evict.model, &evict.tier);
+        let counted = evict.part_of.is_none() && self.is_in(&evict.model, &evict.tier);
         if let Some(tier) = self.tier(&evict.tier).filter(|_| counted) {
             // What is still held goes on counting.
             let freed = evict.freed_bytes.saturating_sub(evict.held_bytes);
@@ -216,7 +219,8 @@ impl State {
                 row.score = candidate.score;
             }
         }
-        if let Some(row) = self.models.row(&evict.model, at_us) {
+        let name = evict.part_of.as_ref().unwrap_or(&evict.model);
+        if let Some(row) = self.models.row(name, at_us) {
             row.evict(at_us, evict);
         }
         self.read(&evict.after, None);
@@ -329,7 +333,9 @@ fn lean(snapshot: &Snapshot) -> Snapshot {
 impl Row {
     fn load(&mut self, at_us: u64, load: &Load) {
         self.bytes = self.bytes.max(load.bytes);
-        self.places.retain(|place| place.tier != load.tier);
+        if load.part_of.is_none() {
+            self.places.retain(|place| place.tier != load.tier);
+        }
         self.moved = Some(Moved {
             at_us,
             came: true,
@@ -349,13 +355,19 @@ impl Row {
         if self.reload_us.len() < MOST_TIERS || self.reload_us.contains_key(&load.tier) {
             self.reload_us.insert(cut(&load.tier), load.took_us);
         }
-        self.arrive(at_us, &load.tier, load.charged_bytes);
+        match load.part_of {
+            None => self.arrive(at_us, &load.tier, load.charged_bytes),
+            Some(_) => self.part_arrives(at_us, load),
+        }
     }
 
     fn evict(&mut self, at_us: u64, evict: &Evict) {
         self.evictions += 1;
         self.bytes = self.bytes.max(evict.bytes);
-        self.places.retain(|place| place.tier != evict.tier);
+        match evict.part_of {
+            None => self.places.retain(|place| place.tier != evict.tier),
+            Some(_) => self.part_leaves(evict),
+        }
         self.moved = Some(Moved {
             at_us,
             came: false,

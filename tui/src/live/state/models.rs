@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use malloc_stats::Metric;
-use plimsoll_events::{GroupSeen, ModelSeen, Picture, PlacePicture};
+use plimsoll_events::{Evict, GroupSeen, Load, ModelSeen, Picture, PlacePicture};
 use serde::Serialize;
 
 use super::bounds;
@@ -217,6 +217,36 @@ impl Row {
                 ..PlacePicture::default()
             });
         }
+    }
+
+    /// A part of it is in a tier now.
+    pub(super) fn part_arrives(&mut self, at_us: u64, part: &Load) {
+        let known = self.places.iter_mut().find(|place| place.tier == part.tier);
+        if let Some(place) = known {
+            place.charged_bytes = place.charged_bytes.saturating_add(part.charged_bytes);
+            let bytes = place.part_bytes.unwrap_or(0);
+            place.part_bytes = Some(bytes.saturating_add(part.bytes));
+            return;
+        }
+        self.arrive(at_us, &part.tier, part.charged_bytes);
+        if let Some(place) = self.places.last_mut() {
+            place.part_bytes = Some(part.bytes);
+        }
+    }
+
+    /// A part of it has left a tier.
+    pub(super) fn part_leaves(&mut self, part: &Evict) {
+        self.places.retain_mut(|place| {
+            if place.tier != part.tier {
+                return true;
+            }
+            place.charged_bytes = place.charged_bytes.saturating_sub(part.freed_bytes);
+            let bytes = place
+                .part_bytes
+                .map(|bytes| bytes.saturating_sub(part.bytes));
+            place.part_bytes = bytes;
+            place.charged_bytes > 0
+        });
     }
 
     /// Where it is in a tier, if it is.

@@ -29,6 +29,7 @@ pub(in crate::live::view) fn place(
         idle_ms: (leases == 0).then_some(240_000),
         score,
         reload_us: Some(1_900_000),
+        part_bytes: None,
         page_cache: None,
     }
 }
@@ -85,6 +86,7 @@ pub(in crate::live::view) fn candidate(
 pub(in crate::live::view) fn evict(model: &str) -> Evict {
     Evict {
         model: model.to_owned(),
+        part_of: None,
         tier: "ram".to_owned(),
         reason: EvictReason::Room {
             wanted_for: vec!["llava-13b".to_owned()],
@@ -115,6 +117,8 @@ pub(in crate::live::view) fn evict(model: &str) -> Evict {
 pub(in crate::live::view) fn load(model: &str, tier: &str) -> Load {
     Load {
         model: model.to_owned(),
+        part_of: None,
+        is_patch: false,
         tier: tier.to_owned(),
         from: Origin::File,
         bytes: 7 * GIB,

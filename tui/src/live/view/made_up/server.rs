@@ -138,6 +138,8 @@ pub(in crate::live::view) mod events {
     pub(in crate::live::view) fn load(model: &str, bytes: u64, error: Option<&str>) -> Kind {
         Kind::Load(Box::new(Load {
             model: model.to_owned(),
+            part_of: None,
+            is_patch: false,
             tier: "ram".to_owned(),
             from: plimsoll_events::Origin::File,
             bytes,
@@ -155,6 +157,7 @@ pub(in crate::live::view) mod events {
     pub(in crate::live::view) fn evict(model: &str, bytes: u64) -> Kind {
         Kind::Evict(Box::new(Evict {
             model: model.to_owned(),
+            part_of: None,
             tier: "ram".to_owned(),
             reason: EvictReason::Dropped,
             bytes,

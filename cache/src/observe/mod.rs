@@ -1,6 +1,11 @@
 //! Watching a load from inside.
 
+mod trace;
+
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use trace::{Overlap, Span, Trace};
 
 use crate::model::{Model, TensorInfo};
 
@@ -38,6 +43,33 @@ pub trait LoadObserver: Send + Sync {
     fn bytes_read(&self, bytes: u64) {
         let _ = bytes;
     }
+
+    /// Tensors of a model that is leased in part have come to its device. Called by the thread that
+    /// brought them.
+    fn transferred(&self, transferred: &Transferred<'_>) {
+        let _ = transferred;
+    }
+}
+
+/// Tensors that have come to a device together.
+#[derive(Debug, Clone, Copy)]
+pub struct Transferred<'a> {
+    /// The model that they are of.
+    pub model: &'a Model,
+    /// The first of them.
+    pub first: &'a TensorInfo,
+    /// How many there are.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The name of the device.
+    pub device: &'a str,
+    /// Whether they came from the copy in RAM, and not from a file.
+    pub from_ram: bool,
+    /// When it began.
+    pub began: Instant,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Watches nothing.
