@@ -254,7 +254,7 @@ pub enum Error {
     },
 }
 
-/// What a partial lease of a model could have in a budget that is too small for all of it.
+/// What a partial lease of a model could have, about, in a budget that is too small for all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialOffer {
     /// Bytes of the model that would be there.
@@ -269,7 +269,7 @@ impl fmt::Display for PartialOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "; with `partial`, {} of it would be there, and {} stream through a pool of {}",
+            "; with `partial`, about {} of it would be there, and {} stream through a pool of {}",
             Size(self.resident),
             Size(self.streamed),
             Size(self.pool)

@@ -23,6 +23,14 @@ fn can_stage(ram: &TierPicture, bytes: u64) -> bool {
     staged <= ram.budget_bytes.saturating_sub(ram.pinned_bytes)
 }
 
+/// What a lease of a part takes at least, about, bytes: a pool for two of the largest tensors, and what
+/// is used first. The rest makes way.
+fn least_of(model: &Model) -> u64 {
+    const FIRST: u64 = 8 << 20;
+    let largest = model.tensors().iter().map(|tensor| tensor.bytes).max();
+    largest.unwrap_or(0).saturating_mul(2).saturating_add(FIRST)
+}
+
 impl Running<'_> {
     /// Releases leases in the order of their times, waiting for each: those due until `limit`, or
     /// all.
@@ -45,9 +53,9 @@ impl Running<'_> {
             return;
         }
         for (_, lease) in &self.held {
-            for model in lease.models() {
+            for at in 0..lease.models().count() {
                 // What could not be brought is told as an event.
-                if let Err(error) = lease.grow(model) {
+                if let Err(error) = lease.at(at).and_then(|leased| leased.grow()) {
                     tracing::warn!(%error, "a lease could not grow");
                 }
             }
@@ -109,28 +117,32 @@ impl Running<'_> {
     /// Waits for releases until models fit beside what is still held. Asking the cache instead
     /// would count a refusal for each answer.
     fn make_way(&mut self, models: &[usize], tier: Tier) {
-        let models: Vec<&Model> = models.iter().map(|at| &self.plan.models[*at]).collect();
-        while !self.held.is_empty() && !self.fits(&models, tier) {
+        while !self.held.is_empty() && !self.fits(models, tier) {
             let next = self.held.iter().map(|(until, _)| *until).min();
             self.release_until(next);
         }
     }
 
     /// Whether models fit beside what is still held, or never will.
-    fn fits(&self, models: &[&Model], tier: Tier) -> bool {
-        if self.plan.terms.is_partial() {
-            // Those that are there make way themselves.
-            return true;
-        }
+    fn fits(&self, models: &[usize], tier: Tier) -> bool {
         let tiers = self.cache.residency().tiers;
         let device = self.plan.tiers.device().filter(|_| tier != Tier::RAM);
         // RAM comes first, and there is at most one device.
         let Some(there) = tiers.get(usize::from(device.is_some())) else {
             return true;
         };
-        let charge = |model: &Model| match device {
-            Some(device) => device.charge(model),
-            None => self.plan.storage.charge(model),
+        let charge = |at: usize| {
+            let model = &self.plan.models[at];
+            let whole = match device {
+                Some(device) => device.charge(model),
+                None => self.plan.storage.charge(model),
+            };
+            let terms = &self.plan.terms;
+            let there = match terms.is_partial() {
+                true => whole.min(least_of(model)),
+                false => whole,
+            };
+            there.saturating_add(terms.patched_bytes(&self.plan.models, at))
         };
         let is_held = |model: &Model| {
             let mut held = self.held.iter();
@@ -139,10 +151,10 @@ impl Running<'_> {
         let beyond = |working: u64| working.saturating_sub(there.reserve_bytes);
         let working = self.plan.tiers.working;
         let (mut all, mut new) = (0_u64, 0_u64);
-        for model in models {
-            all = all.saturating_add(charge(model));
-            if !is_held(model) {
-                new = new.saturating_add(charge(model));
+        for at in models {
+            all = all.saturating_add(charge(*at));
+            if !is_held(&self.plan.models[*at]) {
+                new = new.saturating_add(charge(*at));
             }
         }
         if all.saturating_add(beyond(working)) > there.budget_bytes {

@@ -195,7 +195,15 @@ fn wrong_patches_and_parts_are_refused_before_anything_is_made() {
     std::fs::write(world.path("empty.txt"), "\n\n").unwrap();
     std::fs::write(world.path("wrong.txt"), "no.such\u{1b}[31m.tensor\n").unwrap();
     let nan = format!("{patch}:nan");
-    let cases: [(&[&str], &str); 12] = [
+    let stuck = [
+        "--device",
+        "simulated:1MiB",
+        "--partial",
+        "--inject",
+        "stuck:9",
+    ];
+    let cases: [(&[&str], &str); 13] = [
+        (&stuck, "does not go with --partial"),
         (&["--patch", "missing.safetensors"], "missing.safetensors"),
         (&["--patch", other], "none of its"),
         (&["--patch", &nan], "no strength"),
@@ -266,5 +274,50 @@ fn a_reader_sees_what_was_there_what_streamed_and_what_patches_brought() {
     assert!(
         !shown.lines().any(|line| line.contains("load   base [part")),
         "{shown}"
+    );
+}
+
+#[test]
+fn a_patch_is_for_the_models_that_it_fits_wholly() {
+    let world = World::new();
+    let folder = model(&world);
+    let patch = lora(&world);
+    // Of the same family, with half the layers: the patch fits it in part.
+    let half: Vec<_> = (0..LAYERS / 2)
+        .map(|at| {
+            let name = format!("{}.weight", layer(at));
+            (name, vec![WIDTH, WIDTH], numbers(at, WIDTH * WIDTH))
+        })
+        .collect();
+    save(&folder.join("half.safetensors"), &half);
+    let report = run(
+        &world,
+        &folder,
+        &["--patch", &patch, "--patch-as", "merged"],
+    );
+    let loads = |name: &str| {
+        let mut models = report["models"].as_array().unwrap().iter();
+        models.any(|model| model["name"] == name)
+    };
+    assert!(
+        loads("base + style×1") && !loads("half + style×1"),
+        "{report}"
+    );
+    // Alone it is refused, with the way out, which then does.
+    let alone = world.path("alone");
+    std::fs::create_dir_all(&alone).unwrap();
+    std::fs::rename(
+        folder.join("half.safetensors"),
+        alone.join("half.safetensors"),
+    )
+    .unwrap();
+    let models = alone.to_str().unwrap();
+    let said = world.refused(&["run", "--models", models, "--patch", &patch]);
+    assert!(said.contains("10 of its parts do not fit half"), "{said}");
+    assert!(said.contains("--patch-lenient"), "{said}");
+    let report = run(&world, &alone, &["--patch", &patch, "--patch-lenient"]);
+    assert_eq!(
+        report["patched_bytes"],
+        (LAYERS / 2 * WIDTH * WIDTH * 4) as u64
     );
 }

@@ -25,6 +25,8 @@ pub(crate) struct Ask<M> {
     pub(crate) pool: u64,
     /// The same in RAM, where another tier is granted: what fills the pool is read through it.
     pub(crate) staging: u64,
+    /// Whether it is not worth what leases would rather have there.
+    pub(crate) spares: bool,
     /// The ask, by its position before this one, in whose tier this is granted too, whatever the
     /// tiers here say.
     pub(crate) follows: Option<usize>,
@@ -39,6 +41,7 @@ impl<M> Ask<M> {
             working: 0,
             pool: 0,
             staging: 0,
+            spares: false,
             follows: None,
         }
     }
@@ -239,9 +242,18 @@ impl<I: Io> Books<I> {
                 seat.tier != RAM && self.phase(&in_ram) == Phase::Absent && !seats.contains(&in_ram)
             });
             let staging = staged.map(|seat| seat.charge().min(LEAST_STAGING)).max();
+            let loads = seats.iter().filter(absent);
+            let scratch = loads
+                .map(|seat| seat.entry.model.scratch())
+                .max()
+                .unwrap_or(0);
             let beyond = (0..self.accounts.len()).find_map(|tier| {
                 let account = &self.accounts[tier];
                 let staging = staging.filter(|_| tier == RAM).unwrap_or(0);
+                let staging = match tier {
+                    RAM => staging.saturating_add(scratch),
+                    _ => staging,
+                };
                 let mut new = seats.iter().filter(absent).map(|seat| seat.tier);
                 let besides = staging.max(working[tier]).max(pools[tier]);
                 if besides == 0 && !new.any(|one| one == tier) {
@@ -292,6 +304,7 @@ impl<I: Io> Books<I> {
         now_ns: u64,
         in_a_hurry: bool,
     ) -> Room<I::Model> {
+        let spares = admission.asks.iter().any(|ask| ask.spares);
         let mut wanted = plan.seats.clone();
         wanted.extend(plan.sources.iter().cloned());
         let mut short = Vec::new();
@@ -308,7 +321,7 @@ impl<I: Io> Books<I> {
             if missing <= hoped {
                 return Room::Hoped(until);
             }
-            if !self.could_free(tier, missing - hoped, &wanted) {
+            if !self.could_free(tier, missing - hoped, &wanted, spares) {
                 return if self.accounts[tier].leaving > 0 {
                     Room::Leaving
                 } else {
@@ -324,7 +337,7 @@ impl<I: Io> Books<I> {
         for (tier, missing) in short {
             let free = self.accounts[tier].room();
             let Some((victims, choice)) =
-                self.choose_victims(tier, Aim::AtLeast(missing), &wanted, policy)
+                self.choose_victims(tier, Aim::AtLeast(missing), &wanted, spares, policy)
             else {
                 // A lease has slipped in since the look. What was shut in other tiers opens again.
                 for (seat, ..) in &leaving {

@@ -32,15 +32,23 @@ pub(super) enum Aim {
 }
 
 impl<I: Io> Books<I> {
-    /// Whether models that are not leased make up so many bytes.
-    pub(super) fn could_free(&self, tier: usize, needed: u64, wanted: &[Seat<I::Model>]) -> bool {
+    /// Whether models that are not leased make up so many bytes; where it `spares` them, without those
+    /// that leases would rather have there.
+    pub(super) fn could_free(
+        &self,
+        tier: usize,
+        needed: u64,
+        wanted: &[Seat<I::Model>],
+        spares: bool,
+    ) -> bool {
         let mut freed = 0_u64;
         for entry in self.accounts[tier].resident.values() {
             let slot = &entry.slots[tier];
             let is_wanted = wanted
                 .iter()
                 .any(|seat| seat.tier == tier && Arc::ptr_eq(&seat.entry, entry));
-            if freed < needed && !is_wanted && slot.pins.count() == 0 {
+            let is_spared = spares && slot.preferred() > 0;
+            if freed < needed && !is_wanted && !is_spared && slot.pins.count() == 0 {
                 freed += slot.charge;
             }
         }
@@ -67,11 +75,12 @@ impl<I: Io> Books<I> {
         tier: usize,
         aim: Aim,
         wanted: &[Seat<I::Model>],
+        spares: bool,
         policy: &dyn Policy,
     ) -> Option<(Vec<Seat<I::Model>>, Choice)> {
         loop {
             let (eligible, skipped) = self.eligible(tier, wanted, policy);
-            let (chosen, freed) = pick(tier, &eligible, aim);
+            let (chosen, freed) = pick(tier, &eligible, aim, spares);
             if matches!(aim, Aim::AtLeast(needed) if freed < needed) {
                 return None;
             }
@@ -169,7 +178,9 @@ impl<I: Io> Books<I> {
     /// there too, else from its files. 0 where that was never done.
     pub(crate) fn reload_ns(&self, entry: &Entry<I::Model>, tier: usize) -> u64 {
         let slot = &entry.slots[tier];
-        if tier != RAM && self.phase_of(entry, RAM) == Phase::Resident {
+        // What is made of a model comes to a device from that, and not from its own copy in RAM.
+        let from_ram = tier != RAM && !entry.model.is_made();
+        if from_ram && self.phase_of(entry, RAM) == Phase::Resident {
             slot.from_ram_ns.load(Relaxed)
         } else {
             slot.from_file_ns.load(Relaxed)
@@ -197,7 +208,12 @@ impl<I: Io> Books<I> {
 
 /// The victims among what nobody pins, and what they free. What leases would rather have there goes
 /// only where everything else is not enough, the last parts of their wholes first.
-fn pick<M: Named>(tier: usize, eligible: &[(f64, Arc<Entry<M>>)], aim: Aim) -> (Vec<usize>, u64) {
+fn pick<M: Named>(
+    tier: usize,
+    eligible: &[(f64, Arc<Entry<M>>)],
+    aim: Aim,
+    spares: bool,
+) -> (Vec<usize>, u64) {
     let (Aim::AtLeast(needed) | Aim::AsFarAsPossible(needed)) = aim;
     let charge = |index: usize| eligible[index].1.slots[tier].charge;
     let is_preferred = |index: &usize| eligible[*index].1.slots[tier].preferred() > 0;
@@ -218,7 +234,7 @@ fn pick<M: Named>(tier: usize, eligible: &[(f64, Arc<Entry<M>>)], aim: Aim) -> (
     let position = |index: &usize| eligible[*index].1.model.position();
     preferred.sort_by(|a, b| position(b).total_cmp(&position(a)));
     for index in preferred {
-        if freed >= needed {
+        if freed >= needed || spares {
             break;
         }
         freed = freed.saturating_add(charge(index));

@@ -29,6 +29,11 @@ pub(crate) trait Named {
         None
     }
 
+    /// Memory in RAM that a load of it takes besides, while it lasts: bytes.
+    fn scratch(&self) -> u64 {
+        0
+    }
+
     /// Where it stands among parts of a whole, from 0 to 1: of those that leases can do without,
     /// the last goes first.
     fn position(&self) -> f64 {

@@ -140,7 +140,7 @@ impl<I: Io> Gate<I> {
         let (leaving, choice) = {
             let mut books = self.books();
             let aim = Aim::AsFarAsPossible(bytes);
-            let chosen = books.choose_victims(tier, aim, &[], self.policy.as_ref());
+            let chosen = books.choose_victims(tier, aim, &[], false, self.policy.as_ref());
             let (victims, choice) = chosen.unwrap_or_default();
             let leaving: Vec<Leaving<I>> = victims
                 .into_iter()

@@ -165,6 +165,8 @@ impl<I: Io> Books<I> {
         if sourcing != Sourcing::Files
             && let Some(whole) = seat.entry.model.whole()
             && self.phase_of(whole, RAM) == Phase::Resident
+            // A dropped one lets nobody in any more.
+            && !whole.is_retired()
         {
             let whole = Seat::new(whole, RAM);
             if !plan.sources.contains(&whole) {
@@ -221,10 +223,12 @@ impl<I: Io> Books<I> {
         let room = account.budget.saturating_sub(taken);
         let most = (room / 2).max(LEAST_STAGING).min(rules.staging);
         for (seat, route) in &mut plan.loads {
+            let mut besides = seat.entry.model.scratch();
             if let Route::Stream { staging } = route {
                 *staging = most.min(seat.charge());
-                plan.staging = plan.staging.max(*staging);
+                besides = besides.saturating_add(*staging);
             }
+            plan.staging = plan.staging.max(besides);
         }
     }
 

@@ -11,7 +11,7 @@ use super::hands::Hands;
 use super::items::Item;
 use super::wanted::Wanted;
 use crate::books::{Io, Pending, Step, Wait};
-use crate::error::Error;
+use crate::error::{Error, LoadError};
 use crate::lease::Lease;
 
 /// A lease on its way. Dropping it gives up: what was reserved is given back, and a load that has
@@ -30,8 +30,8 @@ enum State {
         pending: Option<Pending<Hands>>,
         /// Set while evictions and loads for it are done elsewhere.
         busy: Arc<AtomicBool>,
-        /// A lease that was brought the rest of what it can have.
-        settled: Settled,
+        /// A lease that is brought the rest of what it can have, once that is done.
+        settled: Option<Settled>,
     },
 }
 
@@ -55,7 +55,7 @@ impl LeaseFuture {
                     items,
                     pending: None,
                     busy: Arc::default(),
-                    settled: Arc::default(),
+                    settled: None,
                 },
             },
         };
@@ -106,8 +106,13 @@ impl LeaseFuture {
                 drop((books, replaced));
                 return Poll::Pending;
             }
-            if let Some(lease) = take(settled) {
-                return Poll::Ready(lease);
+            if let Some(settled) = settled {
+                // Without an answer, a panic has ended it.
+                let abandoned = || {
+                    let model = items.first().map_or("", |item| item.name()).to_owned();
+                    Err(LoadError::Abandoned { model }.into())
+                };
+                return Poll::Ready(lock(settled).take().unwrap_or_else(abandoned));
             }
             // What can do with less does not wait for more.
             let in_a_hurry = items.iter().any(Item::is_trying);
@@ -128,10 +133,10 @@ impl LeaseFuture {
                                 busy: Arc::clone(busy),
                                 shared: Arc::clone(shared),
                             };
-                            let settled = Arc::clone(settled);
+                            let settled = Arc::clone(settled.get_or_insert_default());
                             shared.gate.io.spawn(Box::new(move || {
                                 let _done = done;
-                                let result = lease.settle_in().map(|()| lease);
+                                let result = lease.settle_in(Wait::Forever).map(|()| lease);
                                 let mut settled = lock(&settled);
                                 *settled = Some(result);
                             }));
@@ -188,10 +193,6 @@ impl LeaseFuture {
 
 fn lock(settled: &Settled) -> MutexGuard<'_, Option<Result<Lease, Error>>> {
     settled.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn take(settled: &Settled) -> Option<Result<Lease, Error>> {
-    lock(settled).take()
 }
 
 /// Has the task looked at again once its work is done, however that ended.

@@ -195,9 +195,12 @@ impl Hands {
                     .base
                     .as_ref()
                     .and_then(|base| InRam::pinned(base, &known.model));
-                let gone = || LoadError::Copy {
-                    model: known.model.name().to_owned(),
-                    reason: "it is gone".to_owned(),
+                let gone = || {
+                    device.unexpect(task.seat.charge());
+                    LoadError::Copy {
+                        model: known.model.name().to_owned(),
+                        reason: "it is gone".to_owned(),
+                    }
                 };
                 Source::Ram(part.as_ref().ok_or_else(gone)?)
             }

@@ -60,7 +60,7 @@ impl Item {
     }
 
     /// The patches, as they are leased now.
-    fn patches(&self) -> Vec<&Model> {
+    pub(super) fn patches(&self) -> Vec<&Model> {
         let Some(patched) = &self.patched else {
             return Vec::new();
         };

@@ -150,6 +150,10 @@ impl Named for Known {
         Known::told_name(self)
     }
 
+    fn scratch(&self) -> u64 {
+        self.model.recipe().map_or(0, |recipe| recipe.scratch())
+    }
+
     fn is_made(&self) -> bool {
         self.model.base().is_some()
     }
@@ -188,6 +192,8 @@ impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.files().for_each(|file| file.hash(state));
         self.0.tensors().len().hash(state);
+        let recipe = self.0.recipe();
+        recipe.map(|recipe| recipe.key()).hash(state);
     }
 }
 

@@ -68,10 +68,14 @@ impl Cache {
             None => 0..entry.slots.len(),
         };
         let there = self.places(&entry);
-        let seats: Vec<Seat> = tiers
-            .filter(|tier| there.iter().any(|(at, _)| at == tier))
-            .map(|tier| Seat::new(&entry, tier))
-            .collect();
+        let all = self.with_made(&entry);
+        let tiers = tiers.filter(|tier| there.iter().any(|(at, _)| at == tier));
+        let tiers: Vec<usize> = tiers.collect();
+        let seats = tiers.iter().flat_map(|tier| {
+            let there = all.iter().map(|one| Seat::new(one, *tier));
+            there.collect::<Vec<Seat>>()
+        });
+        let seats: Vec<Seat> = seats.collect();
         if seats.is_empty() {
             return Err(match tier {
                 Some(tier) => format!("{shown} is not in {tier}; it is in {}", self.list(&there)),
@@ -84,9 +88,9 @@ impl Cache {
         let left: Vec<(usize, u64)> = self.places(&entry);
         let stays: Vec<(usize, u64)> = left
             .into_iter()
-            .filter(|(tier, _)| seats.iter().any(|seat| seat.tier == *tier))
+            .filter(|(tier, _)| tiers.contains(tier))
             .collect();
-        if stays.len() == seats.len() {
+        if stays.len() == tiers.len() {
             return Err(format!("{shown} stays: {}", self.list(&stays)));
         }
         let mut answer = gone.answer(format!("evicted {shown}"));
@@ -99,8 +103,7 @@ impl Cache {
     fn drop_named(&self, name: &str) -> Result<Answer, String> {
         let entry = self.find(name)?;
         let watch = self.watch();
-        self.shared.registry.remove(&entry);
-        let dropped = self.shared.gate.drop_entry(&entry, &EvictReason::Dropped);
+        let dropped = self.shared.drop_entry(&entry);
         let mut answer = watch.end(name).answer(format!("dropped {}", escape(name)));
         if !dropped {
             let stays = self.list(&self.places(&entry));
@@ -173,9 +176,16 @@ impl Cache {
         {
             let books = self.shared.gate.books();
             for (entry, _) in books.somewhere() {
-                let known = entry.model.model.name();
+                let known = entry.model.told_name();
+                // Parts are evicted and dropped with the whole.
+                let whole = entry.model.base.as_ref();
+                let whole = whole.filter(|_| entry.model.model.is_part());
+                let whole = whole.unwrap_or(entry);
+                let is_known = |one: &Arc<Entry>| Arc::ptr_eq(one, whole);
                 if known == name {
-                    found.push(Arc::clone(entry));
+                    if !found.iter().any(is_known) {
+                        found.push(Arc::clone(whole));
+                    }
                 } else if names.len() < MOST_LOOKED_AT {
                     names.insert(known.to_owned());
                 }
@@ -214,15 +224,31 @@ impl Cache {
         })
     }
 
-    /// Where a model is, with how many leases hold it there or wait for it.
+    /// A model and what is made of it.
+    fn with_made(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
+        let mut all = vec![Arc::clone(entry)];
+        all.extend(self.shared.made_of(entry));
+        all
+    }
+
+    /// Where a model is, or anything that is made of it, with how many leases hold it there or wait
+    /// for it.
     fn places(&self, entry: &Arc<Entry>) -> Vec<(usize, u64)> {
+        let all = self.with_made(entry);
         let books = self.shared.gate.books();
+        let leases = |one: &Arc<Entry>, tier: usize| {
+            let slot = &one.slots[tier];
+            match books.phase_of(one, tier) {
+                Phase::Absent => None,
+                Phase::Loading { claims } => Some(u64::from(claims)),
+                Phase::Resident => Some(slot.pins.count() + slot.preferred()),
+                Phase::Evicting => Some(0),
+            }
+        };
         let tiers = 0..entry.slots.len();
-        let places = tiers.filter_map(|tier| match books.phase_of(entry, tier) {
-            Phase::Absent => None,
-            Phase::Loading { claims } => Some((tier, u64::from(claims))),
-            Phase::Resident => Some((tier, entry.slots[tier].pins.count())),
-            Phase::Evicting => Some((tier, 0)),
+        let places = tiers.filter_map(|tier| {
+            let most = all.iter().filter_map(|one| leases(one, tier)).max();
+            most.map(|leases| (tier, leases))
         });
         places.collect()
     }
@@ -332,10 +358,12 @@ impl Watch<'_> {
                 continue;
             };
             if let Kind::Evict(evict) = &event.kind
-                && evict.model == name
+                && evict.part_of.as_ref().unwrap_or(&evict.model) == name
                 && evict.reason == EvictReason::Dropped
             {
-                gone.tiers.push(evict.tier.clone());
+                if !gone.tiers.contains(&evict.tier) {
+                    gone.tiers.push(evict.tier.clone());
+                }
                 gone.freed = gone.freed.saturating_add(evict.freed_bytes);
                 gone.held = gone.held.saturating_add(evict.held_bytes);
                 gone.returned = match (gone.returned, evict.returned) {

@@ -12,6 +12,9 @@ use crate::model::{Model, TensorInfo};
 /// What is read from files on its way to a pool goes through at most so much of RAM.
 const STAGING: u64 = 8 << 20;
 
+/// What a tensor's last page may take besides it, bytes.
+const PAGE: u64 = 4096;
+
 /// What is leased of the model itself.
 pub(super) enum Shape {
     Whole,
@@ -120,13 +123,17 @@ impl Shared {
     ) -> Result<Streamed, Error> {
         let model = || item.model.name().to_owned();
         let mut pools = (0, 0);
-        let mut required = 0;
+        let (mut required, mut patched) = (0, 0);
         for tier in &item.tiers {
             let device = &self.gate.io.devices[*tier];
             let (usual, least) = division.pool(device.as_ref());
             pools = (pools.0.max(usual), pools.1.max(least));
+            let besides = item.patches().into_iter().map(|model| device.charge(model));
+            let besides = besides.fold(0, u64::saturating_add);
+            patched = patched.max(besides);
             required = required.max(device.charge(&division.parts[0]));
         }
+        let required = required.saturating_add(patched);
         let (usual, least) = pools;
         let most = partial.most.unwrap_or(u64::MAX);
         let pool = partial.pool.unwrap_or_else(|| {
@@ -162,7 +169,7 @@ impl Shared {
             } else {
                 staging.max(LEAST_STAGING)
             },
-            most: most.saturating_sub(pool),
+            most: most.saturating_sub(pool).saturating_sub(patched),
         })
     }
 
@@ -178,29 +185,18 @@ impl Shared {
             return None;
         }
         let device = &self.gate.io.devices[tier];
-        let division = self
-            .divisions
-            .of(&item.model, &Partial::default(), &[])
-            .ok()?;
         let models = item.models(|_| false).into_iter().skip(1);
         let besides = models.map(|(model, _)| device.charge(model));
         let left = budget.checked_sub(besides.fold(0, u64::saturating_add))?;
-        let (usual, least) = division.pool(device.as_ref());
-        let pool = left.saturating_sub(device.charge(&division.parts[0]));
-        let pool = usual.min(pool).max(least);
-        let mut left = left.checked_sub(pool)?;
-        let mut resident = 0_u64;
-        for (at, part) in division.parts.iter().enumerate() {
-            match left.checked_sub(device.charge(part)) {
-                Some(rest) => left = rest,
-                None if at == 0 => return None,
-                None => break,
-            }
-            resident = resident.saturating_add(part.bytes());
-        }
+        // By sizes alone: a model is not cut for a sentence.
+        let sizes = item.model.tensors().iter().map(|tensor| tensor.bytes);
+        let largest = sizes.max()?.saturating_add(PAGE);
+        let pool = largest.saturating_mul(2).min(left / 2).max(largest);
+        let resident = left.checked_sub(pool).filter(|bytes| *bytes > largest)?;
+        let resident = resident.min(item.model.bytes());
         Some(PartialOffer {
             resident,
-            streamed: item.model.bytes().saturating_sub(resident),
+            streamed: item.model.bytes() - resident,
             pool,
         })
     }

@@ -183,7 +183,7 @@ impl Shared {
                 Ok(grant) => {
                     let lease = self.hand_out(&items, grant, Some(holder));
                     drop(pending);
-                    lease.settle_in()?;
+                    lease.settle_in(wait)?;
                     return Ok(lease);
                 }
                 Err(denied) => self.after(denied, &mut items, wait)?,
@@ -231,11 +231,15 @@ impl Shared {
         self.budgets.before_lease(&self.gate);
         self.gate.look_at_page_cache();
         for item in items {
+            // Parts come from the whole.
+            self.drop_if_poisoned(&self.entry(&item.model))?;
             for (model, _) in item.models(|_| false) {
                 let entry = self.entry(model);
                 self.drop_if_poisoned(&entry)?;
                 let there = |tier: &usize| entry.slots[*tier].pins.is_open();
-                if item.tiers.iter().any(there) || there(&RAM) {
+                // What is made of a model is not brought from a copy of its own.
+                let is_in_ram = model.base().is_none() && there(&RAM);
+                if item.tiers.iter().any(there) || is_in_ram {
                     continue;
                 }
                 if let Err(error) = model.changed() {

@@ -257,6 +257,18 @@ impl<'a> Leased<'a> {
         }
     }
 
+    /// Brings back what others have taken the room of, as far as there is room: what nobody cares for
+    /// goes for it, nothing else. Returns the bytes that came; 0 of a model that is held whole.
+    ///
+    /// # Errors
+    /// What loading them gives, other than for want of memory.
+    pub fn grow(&self) -> Result<u64, Error> {
+        match self.item.map(|item| &item.base) {
+            Some(Base::Partly(streaming)) => streaming.grow(),
+            Some(Base::There(_)) | None => Ok(0),
+        }
+    }
+
     /// What it is called in events and errors: the model's name, with its patches.
     #[must_use]
     pub fn name(&self) -> Cow<'a, str> {

@@ -11,13 +11,15 @@ mod leased;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
 
 use plimsoll_events::Kind;
 
 pub(crate) use held::{Base, Held, Item, Patches};
 pub use leased::Leased;
 
-use crate::books::{Holder, Reserved};
+use crate::books::{Holder, Io as _, Reserved, Wait};
 use crate::cache::{Ended, Entry, Known, Shared, Streaming};
 use crate::device::Tier;
 use crate::error::Error;
@@ -67,14 +69,25 @@ impl Lease {
         }
     }
 
-    /// Brings what else it can have of models that it holds in part.
-    pub(crate) fn settle_in(&self) -> Result<(), Error> {
-        for item in &self.items {
-            if let Base::Partly(streaming) = &item.base {
-                streaming.settle_in()?;
-            }
+    /// Brings what else it can have of models that it holds in part: on this thread, or where it is
+    /// limited in time on another, as far as it comes by then.
+    pub(crate) fn settle_in(&self, wait: Wait) -> Result<(), Error> {
+        if !self.is_partial() {
+            return Ok(());
         }
-        Ok(())
+        let all: Vec<_> = self.streaming().map(Streaming::settle_in).collect();
+        let settle = move || all.into_iter().try_for_each(|settle| settle());
+        let Some(deadline) = wait.deadline() else {
+            return settle();
+        };
+        let (done, ended) = sync_channel(1);
+        self.shared.gate.io.spawn(Box::new(move || {
+            // Nobody may listen any more.
+            let _ = done.send(settle());
+        }));
+        let left = deadline.saturating_duration_since(Instant::now());
+        // What has come by then has come, and the rest streams.
+        ended.recv_timeout(left).unwrap_or(Ok(()))
     }
 
     fn streaming(&self) -> impl Iterator<Item = &Streaming> {
@@ -168,15 +181,13 @@ impl Lease {
     }
 
     /// Brings back what it holds of a model in part and others have taken the room of, as far as
-    /// there is room: what nobody cares for goes for it, nothing else. Returns the bytes that came.
+    /// there is room: what nobody cares for goes for it, nothing else. Returns the bytes that came. Of
+    /// several that it holds of one model, the first; see [`Leased::grow`].
     ///
     /// # Errors
     /// [`Error::NotLeased`]; what loading them gives, other than for want of memory.
     pub fn grow(&self, model: &Model) -> Result<u64, Error> {
-        match self.get(model)?.item.map(|item| &item.base) {
-            Some(Base::Partly(streaming)) => streaming.grow(),
-            Some(Base::There(_)) | None => Ok(0),
-        }
+        self.get(model)?.grow()
     }
 
     /// Whether the weights it has given out are still what was loaded, as far as that can be told.

@@ -1,13 +1,13 @@
 //! Models that are made of another one: a part of its tensors, or tensors that are computed from
 //! them. They are loaded, counted, shared and evicted as any other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use super::names::NameIndex;
 use super::summary::total_bytes;
-use super::{Inner, Model, ModelFile, ModelId, Parts, Residences, TensorInfo};
+use super::{Inner, Metadata, Model, ModelFile, ModelId, Parts, Residences, TensorInfo};
 use crate::error::LoadError;
 use crate::observe::LoadObserver;
 
@@ -33,6 +33,9 @@ enum How {
 pub(crate) trait Recipe: fmt::Debug + Send + Sync {
     /// What tells it from another recipe for the same tensors.
     fn key(&self) -> &str;
+
+    /// The memory that it takes while it is at work, bytes, besides what it makes.
+    fn scratch(&self) -> u64;
 
     /// Opens whatever it takes.
     ///
@@ -70,14 +73,30 @@ impl Model {
 
     fn subset(&self, name: String, tensors: &[usize], how: How) -> Model {
         let mut places: HashMap<u32, u32> = HashMap::new();
-        let mut table = Vec::with_capacity(tensors.len());
+        let mut table: Vec<TensorInfo> = Vec::with_capacity(tensors.len());
         for &index in tensors {
             let mut tensor = self.tensors()[index].clone();
             tensor.tied_to = tensor.tied_to.and_then(|home| places.get(&home).copied());
             places.insert(index as u32, table.len() as u32);
             table.push(tensor);
         }
-        self.made(name, table, self.files().into(), how)
+        let files = self.files_of(&mut table);
+        self.made(name, table, files, how)
+    }
+
+    /// The files that these tensors lie in; of several, those alone.
+    fn files_of(&self, tensors: &mut [TensorInfo]) -> Arc<[ModelFile]> {
+        let all = &self.inner.parts.files;
+        let used: BTreeSet<u32> = tensors.iter().map(|tensor| tensor.file).collect();
+        if used.len() == all.len() {
+            return Arc::clone(all);
+        }
+        for tensor in tensors {
+            tensor.file = used.range(..tensor.file).count() as u32;
+        }
+        used.iter()
+            .map(|file| all[*file as usize].clone())
+            .collect()
     }
 
     /// The tensors of a patch that change a model, as a model of their own, likewise.
@@ -91,7 +110,7 @@ impl Model {
         &self,
         name: String,
         tensors: Vec<TensorInfo>,
-        files: Box<[ModelFile]>,
+        files: Arc<[ModelFile]>,
         recipe: Arc<dyn Recipe>,
     ) -> Model {
         self.made(name, tensors, files, How::By(recipe))
@@ -101,7 +120,7 @@ impl Model {
         &self,
         name: String,
         tensors: Vec<TensorInfo>,
-        files: Box<[ModelFile]>,
+        files: Arc<[ModelFile]>,
         how: How,
     ) -> Model {
         let parts = Parts {
@@ -114,7 +133,8 @@ impl Model {
             files,
             unmapped: 0,
             format: self.format(),
-            metadata: self.metadata().clone(),
+            // There may be thousands of parts.
+            metadata: Metadata::default(),
         };
         let inner = Inner {
             name: name.into(),

@@ -122,7 +122,7 @@ struct Residence {
 /// What opening finds.
 #[derive(Clone)]
 struct Parts {
-    files: Box<[ModelFile]>,
+    files: Arc<[ModelFile]>,
     tensors: Box<[TensorInfo]>,
     names: NameIndex,
     bytes: u64,

@@ -1,6 +1,7 @@
 //! The matrices of one change, and where they come from.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 
 use super::element::{self, widen};
@@ -89,17 +90,12 @@ impl Factors<'static> {
     /// # Panics
     /// With a change of another patch.
     pub fn read(patch: &Patch, change: &Change) -> Result<Factors<'static>, PatchError> {
-        let mut read = Vec::new();
+        let mut read = HashMap::new();
         for at in change.tensors() {
-            read.push((at, bytes(patch, at)?));
+            read.insert(at, bytes(patch, at)?);
         }
         let factors = assemble(patch, change, |at| {
-            let found = read.iter_mut().find(|(tensor, _)| *tensor == at);
-            Cow::Owned(
-                found
-                    .map(|(_, bytes)| std::mem::take(bytes))
-                    .unwrap_or_default(),
-            )
+            Cow::Owned(read.remove(&at).unwrap_or_default())
         });
         factors.map_err(|Flaw(at, fault)| PatchError::Broken {
             path: patch.model().path().into(),
@@ -127,7 +123,7 @@ impl<'a> Factors<'a> {
         change: &Change,
         mut bytes: impl FnMut(usize) -> &'a [u8],
     ) -> Result<Factors<'a>, MergeError> {
-        let mut given = Vec::new();
+        let mut given = HashMap::new();
         for at in change.tensors() {
             let (tensor, bytes) = (patch.info(at), bytes(at));
             if bytes.len() as u64 != tensor.bytes {
@@ -138,11 +134,10 @@ impl<'a> Factors<'a> {
                     needed: tensor.bytes,
                 });
             }
-            given.push((at, bytes));
+            given.insert(at, bytes);
         }
         let factors = assemble(patch, change, |at| {
-            let found = given.iter().find(|(tensor, _)| *tensor == at);
-            Cow::Borrowed(found.map_or(&[][..], |(_, bytes)| bytes))
+            Cow::Borrowed(given.get(&at).copied().unwrap_or_default())
         });
         factors.map_err(|Flaw(_, fault)| MergeError::Fault(fault))
     }

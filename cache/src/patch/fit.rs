@@ -74,7 +74,7 @@ pub enum Change {
     /// Rows are appended.
     Rows {
         /// The tensors that have them, in the order of the file.
-        from: Box<[usize]>,
+        from: Vec<usize>,
         /// How many rows these are together.
         rows: usize,
     },
@@ -287,16 +287,13 @@ impl Patch {
             PartKind::Rows(at) => {
                 let own = &self.info(at).shape;
                 let own = if own.len() == 1 { 1 } else { own[0] };
-                let known = edits.get(&(target, 2)).map(|(edit, _)| &edit.change);
-                let (mut from, rows) = match known {
-                    Some(Change::Rows { from, rows }) => (from.to_vec(), *rows),
-                    _ => (Vec::new(), 0),
+                let known = edits.get_mut(&(target, 2)).map(|(edit, _)| edit);
+                let rows = match known.as_ref().map(|edit| &edit.change) {
+                    Some(Change::Rows { rows, .. }) => *rows,
+                    _ => 0,
                 };
-                from.push(at);
-                let Some(rows) = rows
-                    .checked_add(own)
-                    .filter(|rows| fits_memory(&shape, *rows))
-                else {
+                let rows = rows.checked_add(own);
+                let Some(rows) = rows.filter(|rows| fits_memory(&shape, *rows)) else {
                     return Ok(Err(Unmatched {
                         key: self.info(at).name.clone(),
                         why: Why::Shape {
@@ -307,9 +304,16 @@ impl Patch {
                     }));
                 };
                 shape[0] += rows;
-                edits.remove(&(target, 2));
+                // Behind those that there are, in place: a file can have a million of them.
+                if let Some(edit) = known
+                    && let Change::Rows { from, rows: all } = &mut edit.change
+                {
+                    from.push(at);
+                    (*all, edit.shape) = (rows, shape);
+                    return Ok(Ok(()));
+                }
                 Change::Rows {
-                    from: from.into(),
+                    from: vec![at],
                     rows,
                 }
             }

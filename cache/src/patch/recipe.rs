@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::error::FitError;
 use super::factors::Factors;
 use super::merge::{Merge, Term};
@@ -23,7 +25,10 @@ const BEGIN: u64 = ALIGNMENT;
 const ALIGNMENT: u64 = 8;
 
 /// Factors of so many tensors are kept: those at which threads are.
-const KEPT: usize = 4;
+const KEPT: usize = 2;
+
+/// As many again may be at hand to threads that still use them.
+const AT_HAND: usize = 2 * KEPT;
 
 /// A patch, how strongly it is made, and what it changes in a model.
 #[derive(Debug, Clone)]
@@ -40,6 +45,7 @@ struct Merging {
     patches: Vec<Fitted>,
     tensors: Vec<Touched>,
     key: String,
+    scratch: u64,
 }
 
 /// A tensor that changes.
@@ -88,7 +94,7 @@ pub(crate) fn merged_model(base: &Model, patches: Vec<Fitted>) -> Result<Option<
         let mut shape = old.shape.clone();
         let mut bytes = old.bytes;
         if let Some(first) = shape.first_mut().filter(|_| rows > 0) {
-            let width = old.bytes / (*first).max(1) as u64;
+            let width = row_bytes(old);
             *first = first.saturating_add(rows);
             bytes = bytes.saturating_add(width.saturating_mul(rows as u64));
         }
@@ -118,10 +124,22 @@ pub(crate) fn merged_model(base: &Model, patches: Vec<Fitted>) -> Result<Option<
         offset = end.next_multiple_of(ALIGNMENT);
     }
     let of_patches = patches.iter().flat_map(|one| one.patch.model().files());
-    let files: Box<[ModelFile]> = base.files().iter().chain(of_patches).cloned().collect();
+    let files: Arc<[ModelFile]> = base.files().iter().chain(of_patches).cloned().collect();
     let name = patched_name(base, &patches);
+    let factors = tensors.iter().map(|touched| {
+        let taken = touched.changes.iter().flat_map(|(number, change)| {
+            let patch = &patches[*number].patch;
+            change.tensors().map(|at| patch.info(at).bytes)
+        });
+        taken.fold(0, u64::saturating_add)
+    });
+    let mut factors: Vec<u64> = factors.collect();
+    factors.sort_unstable();
+    let scratch = factors.iter().rev().take(AT_HAND);
+    let scratch = scratch.fold(0, |all: u64, one| all.saturating_add(*one));
     let recipe = Arc::new(Merging {
         key: key(&patches),
+        scratch,
         base: base.clone(),
         patches,
         tensors,
@@ -136,12 +154,23 @@ fn key(patches: &[Fitted]) -> String {
     for one in patches {
         let _ = write!(key, "{:016x} {:?};", one.strength.to_bits(), one.edits);
     }
-    key
+    format!("{:032x}", xxh3_128(key.as_bytes()))
+}
+
+/// What a row of a tensor takes, bytes.
+fn row_bytes(tensor: &TensorInfo) -> u64 {
+    let columns = tensor.shape.iter().skip(1);
+    let columns = columns.fold(1_u64, |all, one| all.saturating_mul(*one as u64));
+    columns.saturating_mul(tensor.dtype.bitsize() as u64) / 8
 }
 
 impl Recipe for Merging {
     fn key(&self) -> &str {
         &self.key
+    }
+
+    fn scratch(&self) -> u64 {
+        self.scratch
     }
 
     fn begin(self: Arc<Self>, model: &Model) -> Result<Box<dyn Compute>, LoadError> {

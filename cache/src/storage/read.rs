@@ -26,6 +26,9 @@ const WORTH_A_THREAD_COMPUTED: usize = 1 << 20;
 /// How much is computed at a time: what is taken of patches is made ready anew each time.
 const CHUNK_COMPUTED: usize = 4 << 20;
 
+/// No element is wider, bytes.
+const WIDEST: usize = 16;
+
 /// More threads gained nothing, even from a warm page cache.
 pub(crate) const MOST_THREADS: usize = 4;
 
@@ -174,7 +177,8 @@ pub(crate) fn still_the_same(known: &[ModelFile], files: &[Arc<File>]) -> Result
 /// A file that ends early, or the system's answer; what cannot be computed.
 ///
 /// # Safety
-/// Every target's range must be writable memory that nobody else reads or writes meanwhile.
+/// Every target's range must be writable memory that nobody else reads or writes meanwhile, and,
+/// where it is computed, initialised.
 pub(crate) unsafe fn read_targets(
     model: &Model,
     sources: &Sources,
@@ -182,12 +186,11 @@ pub(crate) unsafe fn read_targets(
     threads: usize,
     observer: &dyn LoadObserver,
 ) -> Result<(), LoadError> {
-    let (most, worth_a_thread) = match sources {
-        Sources::Files(_) => (CHUNK, WORTH_A_THREAD),
-        Sources::Computed(_) => (CHUNK_COMPUTED, WORTH_A_THREAD_COMPUTED),
+    let bytes: usize = targets.iter().map(|target| target.bytes).sum();
+    let worth_a_thread = match sources {
+        Sources::Files(_) => WORTH_A_THREAD,
+        Sources::Computed(_) => WORTH_A_THREAD_COMPUTED,
     };
-    let chunks = chunks(targets, most);
-    let bytes: usize = chunks.iter().map(|chunk| chunk.bytes).sum();
     let threads = threads.min(bytes / worth_a_thread);
     let threads = if threads > 1 {
         // Reads the cgroup's files, so it is not asked for every tensor.
@@ -197,6 +200,15 @@ pub(crate) unsafe fn read_targets(
     } else {
         1
     };
+    let most = match sources {
+        Sources::Files(_) => CHUNK,
+        // What is little is shared out too. No chunk ends within an element.
+        Sources::Computed(_) => bytes
+            .div_ceil(threads)
+            .clamp(WORTH_A_THREAD_COMPUTED, CHUNK_COMPUTED)
+            .next_multiple_of(WIDEST),
+    };
+    let chunks = chunks(targets, most);
     let work = Work {
         model,
         sources,

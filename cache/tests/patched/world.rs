@@ -272,7 +272,14 @@ impl<'a> World<'a> {
             }
             live.lease.check().unwrap();
         }
-        let picture = self.cache.residency();
+        // What a lease evicted that was given up goes on its way by another thread.
+        let mut picture = self.cache.residency();
+        super::support::until("nothing moves", || {
+            picture = self.cache.residency();
+            let mut places = picture.models.iter().flat_map(|model| &model.places);
+            let staging = picture.tiers.iter().map(|tier| tier.staging_bytes);
+            places.all(|place| place.phase == "resident") && staging.sum::<u64>() == 0
+        });
         assert_eq!(picture.waiting, 0, "{}", self.at);
         for (tier, seen) in self.tiers().into_iter().zip(&picture.tiers) {
             let mut charges: BTreeMap<Pin, u64> = BTreeMap::new();

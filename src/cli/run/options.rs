@@ -210,6 +210,11 @@ impl RunOptions {
         if let Some(fault) = tiers.fault().or_else(|| terms.fault()) {
             return Err(fault.into());
         }
+        if self.partial.is_some() && tiers.sticks() {
+            let why = "whoever uses a model that is leased in part waits for its transfers, and for \
+                       one that stands still for ever";
+            return Err(format!("--inject stuck does not go with --partial: {why}").into());
+        }
         let terms = terms.open()?;
         let source = match &self.models {
             Some(path) => Source::Found(models::open(path)?),

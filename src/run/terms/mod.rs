@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use malloc_stats::Size;
 use plimsoll_cache::model::escape_path;
-use plimsoll_cache::patch::{FitError, Patch, Strictness};
+use plimsoll_cache::patch::{Fit, FitError, Patch, Strictness};
 use plimsoll_cache::{Model, Partial, Wanted};
 
 pub(crate) use said::{As, Named, Share};
@@ -65,34 +65,13 @@ impl Opened {
             order,
         } = self;
         let mut all: Vec<OfModel> = models.iter().map(|_| OfModel::default()).collect();
-        let strictness = match asked.lenient {
-            true => Strictness::Lenient,
-            false => Strictness::Strict,
-        };
         for (named, patch) in asked.patches.iter().zip(&patches) {
-            let mut misfit = None;
-            let mut fits = false;
-            for (model, of_model) in models.iter().zip(&mut all) {
-                match patch.fit(model, strictness) {
-                    Ok(fit) => {
-                        fits = true;
-                        let changed = fit.edits.iter().map(|edit| edit.target);
-                        of_model.changed.extend(changed);
-                        of_model.patches.push((patch.clone(), named.strength));
-                    }
-                    // It is for another one.
-                    Err(error @ FitError::Nothing { .. }) => misfit = Some(error),
-                    Err(error @ FitError::Unmatched { .. }) => {
-                        return Err(format!("{error} with --patch-lenient").into());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if let Some(misfit) = misfit.filter(|_| !fits) {
-                return Err(match models.len() {
-                    1 => misfit.into(),
-                    count => format!("{misfit} (nor of {} other models here)", count - 1).into(),
-                });
+            let taken = fitting(patch, models, asked.lenient)?;
+            for (at, fit) in taken {
+                let of_model = &mut all[at];
+                of_model.patches.push((patch.clone(), named.strength));
+                let changed = fit.edits.iter().map(|edit| edit.target);
+                of_model.changed.extend(changed);
             }
         }
         if let Some(order) = &order {
@@ -242,6 +221,45 @@ impl Terms {
         }
         options
     }
+}
+
+/// The models that a patch fits. One that fits a model wholly is for that, and for none that it fits in
+/// part, as models of a family share names and shapes; where it fits none wholly, it takes leniency.
+fn fitting(patch: &Patch, models: &[Model], lenient: bool) -> Result<Vec<(usize, Fit)>, Failure> {
+    let mut wholly = Vec::new();
+    let mut in_part = Vec::new();
+    let mut misfit = None;
+    for (at, model) in models.iter().enumerate() {
+        match patch.fit(model, Strictness::Strict) {
+            Ok(fit) => wholly.push((at, fit)),
+            Err(error @ FitError::Unmatched { .. }) => {
+                in_part.push(at);
+                misfit = Some(error);
+            }
+            // That it fits in part says more.
+            Err(error) => misfit = misfit.or(Some(error)),
+        }
+    }
+    if !wholly.is_empty() {
+        return Ok(wholly);
+    }
+    if lenient && !in_part.is_empty() {
+        let fits = in_part.into_iter();
+        let fits = fits.map(|at| Ok((at, patch.fit(&models[at], Strictness::Lenient)?)));
+        return fits.collect();
+    }
+    let way_out = match in_part.is_empty() {
+        true => "",
+        false => " with --patch-lenient",
+    };
+    let besides = match models.len() {
+        0 | 1 => String::new(),
+        count => format!(" (nor the {} other models here)", count - 1),
+    };
+    Err(match misfit {
+        Some(misfit) => format!("{misfit}{way_out}{besides}").into(),
+        None => "there is no model to patch".into(),
+    })
 }
 
 /// Whether a model has a tensor of that name, or one that begins so where it ends in `*`.

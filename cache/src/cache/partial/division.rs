@@ -67,10 +67,8 @@ impl Division {
                 again.insert(index);
             }
         }
-        order.retain(|index| !kept_out(*index));
         let required = named(model, &partial.required)?;
-        let required = required.into_iter().map(home);
-        let mut required: HashSet<usize> = required.filter(|index| !kept_out(*index)).collect();
+        let mut required: HashSet<usize> = required.into_iter().map(home).collect();
         // What has no bytes needs no room.
         required.extend(order.iter().filter(|index| tensors[**index].bytes == 0));
 
@@ -98,6 +96,8 @@ impl Division {
         if start < rest.len() {
             cuts.push(start..rest.len());
         }
+        // It is cut as if nothing were kept out: parts that have nothing of it are then those of other
+        // leases too.
         if required.iter().all(|index| bytes(*index) == 0) && !cuts.is_empty() {
             // Something is there when a pass begins.
             required.extend(&rest[cuts.remove(0)]);
@@ -107,26 +107,32 @@ impl Division {
             tied: tied(model),
             units_of: vec![None; tensors.len()],
         };
-        let mut parts = vec![whole.part(required.into_iter().collect(), "required", 0.0)];
+        let required = required.into_iter().filter(|index| !kept_out(*index));
+        let mut parts = vec![whole.part(required.collect(), "required", 0.0)];
         let per_part = (total / PARTS).max(per_unit);
         let mut units: Vec<Unit> = Vec::with_capacity(cuts.len());
         let mut in_part: Vec<usize> = Vec::new();
         let mut taken = 0_u64;
         let count = cuts.len();
         for (number, cut) in cuts.into_iter().enumerate() {
-            let indices = rest[cut].to_vec();
-            let of_unit = indices.iter().map(|index| bytes(*index));
+            let of_unit = rest[cut.clone()].iter().map(|index| bytes(*index));
             taken = taken.saturating_add(of_unit.fold(0, u64::saturating_add));
+            let indices = rest[cut].iter().copied();
+            let indices: Vec<usize> = indices.filter(|index| !kept_out(*index)).collect();
             in_part.extend(&indices);
-            units.push(Unit {
-                model: whole.unit(indices, number),
-                part: parts.len(),
-            });
+            if !indices.is_empty() {
+                units.push(Unit {
+                    model: whole.unit(indices, units.len()),
+                    part: parts.len(),
+                });
+            }
             if taken >= per_part || number + 1 == count {
-                let position = (number + 1) as f64 / count as f64;
-                let label = format!("part {}", parts.len());
-                parts.push(whole.part(std::mem::take(&mut in_part), &label, position));
                 taken = 0;
+                if !in_part.is_empty() {
+                    let position = (number + 1) as f64 / count as f64;
+                    let label = format!("part {}", parts.len());
+                    parts.push(whole.part(std::mem::take(&mut in_part), &label, position));
+                }
             }
         }
         Ok(Division {

@@ -8,19 +8,23 @@ use crate::cache::{Known, Seat};
 use crate::error::Error;
 
 impl Streaming {
-    /// Brings the model into RAM, for what streams, and onto its device as many of its parts as
-    /// there is room for; then begins to fetch what will be asked for first of the rest.
+    /// What brings the model into RAM, for what streams, and onto its device as many of its parts as
+    /// there is room for, and then begins to fetch what will be asked for first of the rest. To be done
+    /// by any thread, whatever becomes of the lease meanwhile.
     ///
     /// # Errors
     /// A part that cannot be loaded, other than for want of memory.
-    pub(crate) fn settle_in(&self) -> Result<(), Error> {
-        self.core.grow()?;
-        let units = 0..self.core.kept.division.units.len();
-        if units.clone().any(|unit| !self.core.is_resident(unit)) {
-            let mut state = self.core.state();
-            self.core.ensure_running(&mut state);
+    pub(crate) fn settle_in(&self) -> impl FnOnce() -> Result<(), Error> + Send + use<> {
+        let core = Arc::clone(&self.core);
+        move || {
+            core.grow()?;
+            let mut units = 0..core.kept.division.units.len();
+            if units.any(|unit| !core.is_resident(unit)) {
+                let mut state = core.state();
+                core.ensure_running(&mut state);
+            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Brings as many parts as there is room for without waiting, in the order of use: what nobody
@@ -76,7 +80,11 @@ impl Core {
 
     fn ask(&self, seats: &[Seat]) -> Result<Grant<Known>, Denied<Error>> {
         let ask = |seat: &Seat| Ask::new(Arc::clone(&seat.entry), vec![seat.tier]);
-        let asks = seats.iter().map(ask).collect();
+        let spare = |ask: Ask<Known>| Ask {
+            spares: true,
+            ..ask
+        };
+        let asks = seats.iter().map(ask).map(spare).collect();
         let mut pending = Pending::new(&self.gate, asks, None);
         self.gate.lease(&mut pending, Wait::Never)
     }
@@ -113,7 +121,8 @@ impl Core {
         if self.kept.is_firm {
             let mut firm = self.firm();
             // Another thread may have brought the same.
-            let new = seats.extract_if(.., |seat| !firm.seats.contains(seat));
+            let has_ended = firm.has_ended;
+            let new = seats.extract_if(.., |seat| !has_ended && !firm.seats.contains(seat));
             let new: Vec<Seat> = new.collect();
             if let Some(holder) = &firm.holder {
                 holder.holds(new.len());

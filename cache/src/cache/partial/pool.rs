@@ -114,10 +114,12 @@ impl Pool {
     }
 
     /// Somebody waits for a unit, maybe still: another who waited for it may have given up.
-    pub(super) fn want(&mut self, unit: usize) {
-        if !self.is_wanted(unit) {
+    pub(super) fn want(&mut self, unit: usize) -> bool {
+        let is_news = !self.is_wanted(unit);
+        if is_news {
             self.wanted.push(unit);
         }
+        is_news
     }
 
     pub(super) fn is_wanted(&self, unit: usize) -> bool {

@@ -66,6 +66,8 @@ pub(super) struct Firm {
     pub(super) seats: Vec<Seat>,
     /// Whose pins those are, as far as can be seen.
     pub(super) holder: Option<Arc<Holder>>,
+    /// The lease is over: nothing stays any more.
+    pub(super) has_ended: bool,
 }
 
 /// Never held while anything is loaded, dropped or told.
@@ -94,6 +96,7 @@ impl Streaming {
         let firm = Firm {
             seats: Vec::new(),
             holder: kept.holder.clone(),
+            has_ended: false,
         };
         let mut counted = 0_u64;
         let wanted = seats.iter().take_while(|seat| {
@@ -177,6 +180,7 @@ impl Firm {
     /// All of them, to be left.
     pub(super) fn take(&mut self) -> Vec<Seat> {
         self.hand_over();
+        self.has_ended = true;
         std::mem::take(&mut self.seats)
     }
 }
@@ -209,7 +213,8 @@ impl Core {
         };
         let part = &self.seats[division.units[unit].part];
         for seat in [part, &self.whole] {
-            if !seat.slot().pins.enter_draining() {
+            // Where somebody waits for its room, it is fetched instead.
+            if !seat.slot().pins.enter() {
                 continue;
             }
             let pin = Pin(&self.gate, seat);
@@ -285,8 +290,8 @@ impl Core {
             if let Some(error) = state.failed.get(&unit) {
                 break Err(error.clone());
             }
+            let is_news = state.pool.want(unit) || !has_waited;
             has_waited = true;
-            state.pool.want(unit);
             if let Some((stalled, since)) = state.stalled
                 && stalled == unit
                 && since.elapsed() > PATIENCE
@@ -295,7 +300,10 @@ impl Core {
                 break Err(self.held(&state, unit));
             }
             if self.ensure_running(&mut state) {
-                self.changed.notify_all();
+                // Once: others who wait would wake this one again.
+                if is_news {
+                    self.changed.notify_all();
+                }
                 state = self.sleep(state, Some(PATIENCE / 4));
             } else {
                 // Without another thread, by this one.
@@ -354,12 +362,15 @@ impl Core {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if !self.whole.slot().pins.enter_draining() {
-            return Ok(());
+        for seat in [self.whole.clone(), self.in_ram()] {
+            if !seat.slot().pins.enter_draining() {
+                continue;
+            }
+            let _pin = Pin(&self.gate, &seat);
+            let weights = seat.entry.model.weights(seat.tier);
+            weights.map_or(Ok(()), |weights| weights.check())?;
         }
-        let _pin = Pin(&self.gate, &self.whole);
-        let weights = self.whole.entry.model.weights(self.whole.tier);
-        weights.map_or(Ok(()), |weights| weights.check())
+        Ok(())
     }
 
     pub(super) fn residency(&self) -> Residency {
