@@ -143,11 +143,13 @@ fn another_program_begins_with_less_but_the_peak_stays() {
     let after = &family.read().members[0];
     assert_eq!((after.pid, after.started), (before.pid, before.started));
     assert!(after.process.rss.bytes() < Some(SIZE as u64), "{after:#?}");
-    assert_eq!(after.process.hwm, before.process.hwm);
+    // It may have touched a little more before it became another.
+    let peak = after.process.hwm;
+    assert!(peak.bytes() >= before.process.hwm.bytes(), "{after:#?}");
     assert_eq!((reading.began, reading.ended), (Vec::new(), Vec::new()));
     drop(executes);
     family.read();
-    assert_eq!(family.ended()[0].peak, before.process.hwm);
+    assert_eq!(family.ended()[0].peak, peak);
 }
 
 #[test]
