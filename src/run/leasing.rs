@@ -108,9 +108,17 @@ impl Running<'_> {
                 | Error::Deadlock { .. }
                 | Error::Load(_)
         );
-        if !is_told && self.complained.insert(error.to_string()) {
+        // An event has the numbers, and not what a lease of a part could have.
+        let has_offer = matches!(
+            error,
+            Error::ExceedsBudget {
+                partial: Some(_),
+                ..
+            }
+        );
+        if (!is_told || has_offer) && self.complained.insert(error.to_string()) {
             complain(&error.to_string());
-            self.is_poisoned = true;
+            self.is_poisoned |= !is_told;
         }
     }
 
