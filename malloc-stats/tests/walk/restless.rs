@@ -56,7 +56,7 @@ fn torn(inspection: &Inspection) -> &Torn {
 }
 
 #[test]
-fn without_a_pause_nearly_every_stretch_is_whole_and_none_is_called_corrupt() {
+fn without_a_pause_nearly_every_stretch_is_whole_and_hardly_any_is_called_corrupt() {
     let Some(restless) = Restless::start() else {
         return;
     };
@@ -69,9 +69,12 @@ fn without_a_pause_nearly_every_stretch_is_whole_and_none_is_called_corrupt() {
     );
     assert!(segments >= LOOKS);
     assert!(unresolved * 20 <= segments, "{unresolved} of {segments}");
+    // A thread that is preempted in the middle of an operation leaves the heap as it is then, for as
+    // long as that lasts: without a pause it cannot be told from one that is broken.
+    let is_corrupt = |look: &&Inspection| torn(look).faults.iter().any(|fault| fault.stable);
+    let corrupt: Vec<&Torn> = looks.iter().filter(is_corrupt).map(torn).collect();
+    assert!(corrupt.len() as u64 * 10 <= LOOKS, "{corrupt:?}");
     for look in &looks {
-        let faults = &torn(look).faults;
-        assert!(faults.iter().all(|fault| !fault.stable), "{faults:?}");
         let in_use = look.heap.as_ref().unwrap().totals.in_use;
         assert_ne!(in_use.grade(), malloc_stats::Grade::Exact);
     }
