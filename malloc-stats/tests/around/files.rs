@@ -5,11 +5,12 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::sync::PoisonError;
 
 use malloc_stats::Metric;
 use malloc_stats::inspect::{FilePages, Target, model_files};
 
-use crate::processes::{Forked, as_nobody, become_nobody, is_root};
+use crate::processes::{Forked, LOOKING, as_nobody, become_nobody, is_root};
 
 const MIB: u64 = 1 << 20;
 
@@ -19,6 +20,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn files_of(child: &Forked) -> Vec<FilePages> {
+    let _looking = LOOKING.read().unwrap_or_else(PoisonError::into_inner);
     let target = Target::open(child.pid).unwrap();
     let (files, notes) = model_files(&target, &target.smaps().unwrap());
     assert!(notes.is_empty(), "{notes:?}");

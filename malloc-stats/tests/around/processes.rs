@@ -5,9 +5,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
 use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 /// A user who is not root, `nobody` on most systems.
 pub const NOBODY: u32 = 65534;
+
+/// Held while files are looked into, and while this process forks: a copy has what is open then.
+pub static LOOKING: RwLock<()> = RwLock::new(());
 
 /// A copy of this process that runs nothing but what it was given, until it is dropped.
 pub struct Forked {
@@ -17,6 +21,7 @@ pub struct Forked {
 impl Forked {
     /// `prepare` runs in the copy, where other threads are gone: it must not allocate.
     pub fn new(prepare: impl FnOnce()) -> Self {
+        let quiet = LOOKING.write().unwrap_or_else(PoisonError::into_inner);
         let mut ends = [0; 2];
         // SAFETY: pipe(2) writes two descriptors. The child calls nothing but what is safe after a
         // fork in a process with threads: system calls and `prepare`, which promises as much.
@@ -35,6 +40,7 @@ impl Forked {
             libc::close(ends[1]);
             pid
         };
+        drop(quiet);
         // SAFETY: the descriptor was made above, and nobody else has it.
         let mut ready = unsafe { File::from_raw_fd(ends[0]) };
         ready.read_exact(&mut [0]).unwrap();
