@@ -30,6 +30,9 @@ const KEPT: usize = 2;
 /// As many again may be at hand to threads that still use them.
 const AT_HAND: usize = 2 * KEPT;
 
+/// Fewer bytes of factors do not count: any load takes as much beside its weights.
+const LITTLE: u64 = 1 << 20;
+
 /// A patch, how strongly it is made, and what it changes in a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Fitted {
@@ -137,6 +140,7 @@ pub(crate) fn merged_model(base: &Model, patches: Vec<Fitted>) -> Result<Option<
     factors.sort_unstable();
     let scratch = factors.iter().rev().take(AT_HAND);
     let scratch = scratch.fold(0, |all: u64, one| all.saturating_add(*one));
+    let scratch = if scratch < LITTLE { 0 } else { scratch };
     let recipe = Arc::new(Merging {
         key: key(&patches),
         scratch,
