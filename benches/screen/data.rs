@@ -202,6 +202,7 @@ impl Made {
             considered: (0..16).map(candidate).collect(),
             considered_besides: 34,
             page_cache: None,
+            device: None,
             before: self.snapshot(false),
             after: self.snapshot(false),
         }))

@@ -3,6 +3,8 @@
 use malloc_stats::{Metric, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::figures::DeviceFreed;
+
 /// A model came into a tier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
@@ -168,6 +170,9 @@ pub struct Evict {
     /// What of it was page cache, where it was mapped files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub page_cache: Option<PageCacheLeft>,
+    /// What the device's driver said before and after, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<DeviceFreed>,
     /// Memory before.
     pub before: Snapshot,
     /// Memory after.

@@ -7,6 +7,7 @@ use malloc_stats::{Allocator, Metric, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{BudgetChange, Evict, Load, Reclaim, Refuse, Streamed};
+use crate::figures::DeviceFigures;
 use crate::look::Look;
 use crate::request::Answer;
 
@@ -252,6 +253,9 @@ pub struct TierPicture {
     /// What of its models is mapped files, which the machine can take back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub page_cache: Option<PageCache>,
+    /// What the device's driver says of its memory, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<Box<DeviceFigures>>,
 }
 
 /// Mapped files, as they were seen when they were last looked at.

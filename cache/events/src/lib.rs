@@ -23,7 +23,8 @@
 
 pub mod decision;
 pub mod event;
-pub mod look;
+pub mod figures;
+mod look;
 pub mod publish;
 pub mod record;
 pub mod report;
@@ -39,6 +40,7 @@ pub use event::{
     Closed, DeviceSeen, Event, GroupSeen, Kind, Memory, ModelPicture, ModelSeen, Opened, PageCache,
     Picture, PlacePicture, Point, Sample, Sink, Tally, TierPicture,
 };
+pub use figures::{DeviceFigures, DeviceFreed};
 pub use look::Look;
 pub use publish::{
     Asker, Follow, Heard, Host, Peer, Publication, PublishError, Published, connect, published,

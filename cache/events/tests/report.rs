@@ -70,6 +70,7 @@ fn evict(model: &str, tier: &str, reason: EvictReason) -> Kind {
         considered: Vec::new(),
         considered_besides: 0,
         page_cache: None,
+        device: None,
         before: Snapshot::default(),
         after: Snapshot::default(),
     }))

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use malloc_stats::{Metric, Snapshot};
 use plimsoll_events::{
-    Answer, Candidate, Closed, Event, Evict, EvictReason, Kind, Load, Memory, ModelSeen, Opened,
-    Origin, PageCacheLeft, Point, Recorder, Refuse, RefuseReason, Replay, Report, Sample, Sink,
-    Skipped, Stream, Tally,
+    Answer, Candidate, Closed, DeviceFreed, Event, Evict, EvictReason, Kind, Load, Memory,
+    ModelSeen, Opened, Origin, PageCacheLeft, Point, Recorder, Refuse, RefuseReason, Replay,
+    Report, Sample, Sink, Skipped, Stream, Tally,
 };
 
 /// One of each kind, every number of it `n`.
@@ -112,6 +112,12 @@ fn kinds(n: u64) -> Vec<Kind> {
                 mapped_bytes: n,
                 resident: Metric::Exact(n),
                 left: Some(Metric::Upper(n)),
+            }),
+            device: Some(DeviceFreed {
+                free_before: Metric::Exact(n),
+                free_after: Metric::Unavailable,
+                pool_before: Metric::Exact(n + 1),
+                pool_after: Metric::Exact(0),
             }),
             before: snapshot.clone(),
             after: snapshot,

@@ -403,6 +403,7 @@ impl Io for Hands {
                 resident: seen.resident,
                 left: unloaded.page_cache_after,
             }),
+            device: unloaded.device,
             before,
             after,
         })));

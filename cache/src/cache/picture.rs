@@ -119,6 +119,13 @@ impl Gate {
 
     pub(super) fn picture(&self) -> Picture {
         let now_ns = self.io.now_ns();
+        // Drivers take their time, so they are asked before the books are open.
+        let mut figures: Vec<_> = self
+            .io
+            .devices
+            .iter()
+            .map(|device| device.figures().map(Box::new))
+            .collect();
         let mut books = self.books();
         books.reap();
         let tiers = books.accounts.iter().map(|account| TierPicture {
@@ -136,6 +143,7 @@ impl Gate {
                 .resident()
                 .filter_map(|entry| page_cache(entry, account.tier))
                 .reduce(PageCache::plus),
+            device: figures[account.tier].take(),
         });
         let pictured = |entry: &Arc<Entry>, phases: &[Phase]| ModelPicture {
             model: entry.model.told_name().to_owned(),

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 use malloc_stats::Metric;
+use plimsoll_events::{DeviceFigures, DeviceFreed};
 
 pub use fault::{Fault, FaultSyntax, Injection};
 pub use host::Host;
@@ -165,6 +166,11 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
         0
     }
 
+    /// What its driver says of its memory, where it has one.
+    fn figures(&self) -> Option<DeviceFigures> {
+        None
+    }
+
     /// Bytes of its weights that are page cache, which the machine can take back and does not count
     /// as used, whether they are resident or not.
     fn page_cache_bytes(&self) -> u64 {
@@ -215,6 +221,10 @@ impl<D: Device + ?Sized> Device for Arc<D> {
 
     fn kept_bytes(&self) -> u64 {
         (**self).kept_bytes()
+    }
+
+    fn figures(&self) -> Option<DeviceFigures> {
+        (**self).figures()
     }
 
     fn page_cache_bytes(&self) -> u64 {
@@ -314,6 +324,8 @@ pub struct Unloaded {
     pub page_cache: Option<PageCacheSeen>,
     /// What the page cache still holds of it.
     pub page_cache_after: Option<Metric>,
+    /// What the device's driver said before and after, where it has one.
+    pub device: Option<DeviceFreed>,
     /// What tensors still hold.
     pub held: Option<Box<dyn Held>>,
 }

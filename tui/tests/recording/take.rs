@@ -77,6 +77,7 @@ pub fn decision(kind: &str, number: u64) -> Kind {
             considered: Vec::new(),
             considered_besides: 0,
             page_cache: None,
+            device: None,
             before: snapshot(number + 4096),
             after: snapshot(number),
         })),

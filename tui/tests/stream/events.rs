@@ -100,6 +100,7 @@ pub fn evict(model: &str, freed: u64, returned: u64, rss: u64) -> Kind {
         held_bytes: 0,
         returned: Metric::Exact(returned),
         page_cache: None,
+        device: None,
         took_us: 500,
         snapshots_us: 10,
         considered: vec![

@@ -109,6 +109,7 @@ pub(in crate::live::view) fn evict(model: &str) -> Evict {
         ],
         considered_besides: 0,
         page_cache: None,
+        device: None,
         before: Default::default(),
         after: Default::default(),
     }

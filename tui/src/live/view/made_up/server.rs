@@ -170,6 +170,7 @@ pub(in crate::live::view) mod events {
             considered: Vec::new(),
             considered_besides: 0,
             page_cache: None,
+            device: None,
             before: Snapshot::default(),
             after: Snapshot::default(),
         }))
