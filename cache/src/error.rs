@@ -8,6 +8,7 @@ use std::time::Duration;
 use malloc_stats::size::Size;
 
 use crate::books::Fault;
+use crate::driver::DriverError;
 use crate::model::OpenError;
 use crate::patch::{FitError, PatchError};
 
@@ -237,6 +238,16 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// The device's driver refused.
+    #[error("{device} cannot give `{}`: {error}", model.escape_debug())]
+    Device {
+        /// The device.
+        device: String,
+        /// The model.
+        model: String,
+        /// The driver's answer.
+        error: Box<DriverError>,
+    },
     /// The tensor's element type has no candle tensor on the CPU; its bytes can be read.
     #[error(
         "tensor `{}` of `{}` ({dtype}) cannot be a candle tensor: {reason}; its bytes can be read",
@@ -358,9 +369,10 @@ pub enum LoadError {
     },
     /// The device has no memory for it, though its budget had room.
     #[error(
-        "{device} has no memory for `{}`: {} asked, {} free of {}{}",
+        "{device} has no memory for `{}`: {} asked, {} free of {}{}{}",
         model.escape_debug(), Size(*asked), Size(*free), Size(*total),
-        if *injected { " (injected)" } else { "" }
+        if *injected { " (injected)" } else { "" },
+        reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
     )]
     OutOfMemory {
         /// The device.
@@ -373,8 +385,20 @@ pub enum LoadError {
         free: u64,
         /// All it has.
         total: u64,
+        /// The driver's words, where it was the driver that refused.
+        reason: Option<String>,
         /// Whether the fault was asked for.
         injected: bool,
+    },
+    /// The device's driver refused.
+    #[error("{device} cannot take `{}`: {error}", model.escape_debug())]
+    Device {
+        /// The device.
+        device: String,
+        /// The model.
+        model: String,
+        /// The driver's answer.
+        error: Box<DriverError>,
     },
     /// A transfer to the device failed.
     #[error(

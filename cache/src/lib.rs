@@ -30,6 +30,7 @@
 //! | [`device`] | which memory can hold weights? |
 //! | [`storage`] | how is a model kept in RAM? |
 //! | [`budget`] | how much of it may there be? |
+//! | [`driver`] | what does NVIDIA's driver say? |
 //! | [`policy`] | which model goes first? |
 //! | [`residency`] | in which state is a model, and what may follow? |
 //! | [`observe`] | what does a load do while it does it? |
@@ -43,6 +44,7 @@ mod bracket;
 pub mod budget;
 mod cache;
 pub mod device;
+pub mod driver;
 mod error;
 mod lease;
 pub mod model;

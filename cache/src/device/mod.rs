@@ -3,11 +3,13 @@
 //! | device | what it is |
 //! |---|---|
 //! | [`Host`] | RAM, the tier that every cache has |
+//! | [`Cuda`] | an NVIDIA GPU's memory |
 //! | [`Simulated`] | host memory that behaves like a device's: its own budget, bandwidth, faults |
 //!
 //! A device knows how to bring a model into its memory and how to let it go; what is brought in
 //! when, and what goes for it, is the cache's to decide. All devices pass the same tests.
 
+pub mod cuda;
 mod fault;
 mod host;
 mod simulated;
@@ -22,6 +24,7 @@ use candle_core::quantized::QTensor;
 use malloc_stats::Metric;
 use plimsoll_events::{DeviceFigures, DeviceFreed};
 
+pub use cuda::Cuda;
 pub use fault::{Fault, FaultSyntax, Injection};
 pub use host::Host;
 pub use simulated::{Link, Occupied, Simulated, SimulatedSyntax};
@@ -272,6 +275,11 @@ pub trait DeviceWeights: fmt::Debug + Send + Sync {
     /// What tells how much of it is page cache, where it is mapped files.
     fn page_cache(&self) -> Option<Arc<dyn PageCached>> {
         None
+    }
+
+    /// Whether its bytes lie in page-locked memory, where devices can read them by themselves.
+    fn is_page_locked(&self) -> bool {
+        false
     }
 
     /// Bytes that came to lie in memory which an unload had left.

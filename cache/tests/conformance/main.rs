@@ -10,6 +10,9 @@ mod partial;
 #[allow(dead_code)]
 mod patch_files;
 mod patches;
+#[path = "../cuda/driver/mod.rs"]
+#[allow(dead_code)]
+mod simulated_driver;
 #[path = "../support/mod.rs"]
 mod support;
 mod weights;
@@ -96,4 +99,7 @@ conforms! {
     host_anonymous: |bytes| Arc::new(Host::new(Storage::Anonymous, bytes));
     host_mapped: |bytes| Arc::new(Host::new(Storage::Mapped, bytes));
     simulated: |bytes| Arc::new(Simulated::new(bytes));
+    cuda_on_a_simulated_driver: |bytes| {
+        Arc::new(simulated_driver::Simulated::new().device(bytes).unwrap())
+    };
 }

@@ -217,6 +217,7 @@ impl Simulated {
             asked,
             free,
             total: self.inner.total,
+            reason: None,
             injected,
         };
         if fault == Some(Fault::OutOfMemory) {

@@ -1,0 +1,421 @@
+//! A CUDA device.
+//!
+//! Weights lie in a memory pool of the cache's own, in one allocation for each type of elements that
+//! a model has, and tensors are views of it. They come over a copy stream of its own, through
+//! page-locked lanes or straight out of page-locked RAM; a load returns once they are there, so that
+//! whatever uses them needs to wait for nothing. Unloading frees them in the order of the stream that
+//! used them, waits for it, gives the pool's memory back to the driver and notes what the driver says
+//! before and after.
+//!
+//! The driver is asked directly ([`driver`](crate::driver)); what makes tensors is candle's CUDA
+//! device, with the feature `cuda`, or another library ([`Tensors`]).
+
+#[cfg(feature = "cuda")]
+mod candle;
+mod counted;
+mod lanes;
+mod layout;
+mod tensors;
+mod transfer;
+mod weights;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use malloc_stats::Metric;
+use plimsoll_events::DeviceFigures;
+
+pub use tensors::{Block, Elements, Tensors};
+
+use super::{Device, DeviceMemory, DeviceWeights, Load, Source, Tier};
+use crate::driver::{self, Context, Driver, DriverError, Pool, Stream};
+use crate::error::LoadError;
+use crate::model::{Dtype, Model};
+use crate::storage::{WeightBytes, open_sources};
+use counted::{Counted, Tally};
+use lanes::Lanes;
+use layout::{Layout, MadeOf};
+use transfer::{From, Transfer};
+use weights::CudaWeights;
+
+/// A CUDA device.
+pub struct Cuda {
+    tier: Tier,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    context: Arc<Context>,
+    library: Arc<dyn Tensors>,
+    /// The tensor library's stream: in its order tensors are used and freed.
+    consumer: Stream,
+    /// Weights come over it.
+    copies: Arc<Stream>,
+    pool: Pool,
+    lanes: Lanes,
+    /// It holds no more than so many bytes.
+    within: u64,
+    tally: Mutex<Tally>,
+    /// The largest block that could be had when that was last tried.
+    largest_block: Mutex<Metric>,
+}
+
+impl Inner {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.reap();
+        tally
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("context", &self.context)
+            .field("library", &self.library)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cuda").field(&self.inner).finish()
+    }
+}
+
+impl Cuda {
+    /// The device of this number, with another tensor library than candle's.
+    ///
+    /// # Errors
+    /// There is no such device, another process has it for itself, it has no memory pools, or the
+    /// driver's answer.
+    ///
+    /// # Safety
+    /// The library's stream is one of the device's primary context, for as long as the library
+    /// lives.
+    pub unsafe fn with(
+        driver: &Driver,
+        ordinal: u32,
+        library: Arc<dyn Tensors>,
+    ) -> Result<Cuda, DriverError> {
+        let context = Arc::new(Context::of(driver, ordinal)?);
+        // SAFETY: the caller's promise; the library lives as long as the device.
+        let consumer = unsafe { Stream::of(&context, library.stream()) };
+        let copies = Arc::new(Stream::new(&context)?);
+        Ok(Cuda {
+            tier: Tier::unique(),
+            inner: Arc::new(Inner {
+                name: format!("cuda:{ordinal}"),
+                consumer,
+                pool: Pool::new(&context)?,
+                lanes: Lanes::new(&context, &copies),
+                copies,
+                within: u64::MAX,
+                tally: Mutex::default(),
+                largest_block: Mutex::new(Metric::Unavailable),
+                context,
+                library,
+            }),
+        })
+    }
+
+    /// The same, to hold no more than so many bytes: a device that others use too.
+    #[must_use]
+    pub fn within(mut self, bytes: u64) -> Cuda {
+        // Nothing was loaded yet, so nobody else has it.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.within = bytes;
+        }
+        self
+    }
+
+    /// The device's name as the driver gives it, such as `NVIDIA H200`.
+    #[must_use]
+    pub fn model_name(&self) -> &str {
+        self.inner.context.name()
+    }
+}
+
+impl Inner {
+    /// What is free for weights, and what there is.
+    fn memory(&self) -> Result<(u64, u64), DriverError> {
+        let (free, total) = self.context.memory()?;
+        // What the pool keeps is its own to hand out.
+        let kept = self.pool.figures()?;
+        let free = free + kept.reserved.saturating_sub(kept.used);
+        let left = self.within.saturating_sub(self.tally().bytes);
+        Ok((free.min(left), total.min(self.within)))
+    }
+
+    fn out_of_memory(&self, model: &Model, asked: u64, reason: Option<String>) -> LoadError {
+        let (free, total) = self.memory().unwrap_or_default();
+        LoadError::OutOfMemory {
+            device: self.name.clone(),
+            model: model.name().to_owned(),
+            asked,
+            free,
+            total,
+            reason,
+            injected: false,
+        }
+    }
+
+    fn refused(&self, model: &Model, error: DriverError) -> LoadError {
+        LoadError::Device {
+            device: self.name.clone(),
+            model: model.name().to_owned(),
+            error: Box::new(error),
+        }
+    }
+
+    /// Finds the largest block that can be had by trying, to a sixteenth.
+    fn try_largest(&self, below: u64) -> Metric {
+        let (mut can, mut cannot) = (0, below);
+        while cannot - can > (below / 16).max(2 << 20) {
+            let middle = can + (cannot - can) / 2;
+            match self.pool.allocate(middle, &self.copies) {
+                Ok(address) => {
+                    // SAFETY: just taken, and nobody uses it.
+                    let freed = unsafe { driver::free(address, &self.copies) };
+                    if freed.and_then(|()| self.copies.finish()).is_err() {
+                        return Metric::Unavailable;
+                    }
+                    can = middle;
+                }
+                Err(error) if error.is_out_of_memory() => cannot = middle,
+                Err(_) => return Metric::Unavailable,
+            }
+        }
+        let _ = self.pool.trim();
+        Metric::Estimated(can)
+    }
+
+    /// Takes memory for every area. What is taken when one is refused is given back.
+    fn allocate(&self, model: &Model, layout: &Layout) -> Result<Memory<'_>, LoadError> {
+        let mut memory = Memory {
+            inner: self,
+            areas: VecDeque::with_capacity(layout.areas.len()),
+        };
+        for area in &layout.areas {
+            let taken = match area.made_of {
+                MadeOf::Quantised(tensor) => {
+                    let tensor = &model.tensors()[tensor as usize];
+                    let made = self.library.make_quantised(tensor);
+                    let made = made.unwrap_or_else(|| Err("it has none such".to_owned()));
+                    made.map(Taken::Made).map_err(|reason| {
+                        if reason.contains("OUT_OF_MEMORY") {
+                            return self.out_of_memory(model, layout.charge(), Some(reason));
+                        }
+                        self.refused(model, DriverError::Library { reason })
+                    })
+                }
+                MadeOf::Elements(_) | MadeOf::Tensor(_) => self
+                    .pool
+                    .allocate(area.charge, &self.copies)
+                    .map(Taken::Plain)
+                    .map_err(|error| {
+                        if error.is_out_of_memory() {
+                            let (free, _) = self.memory().unwrap_or_default();
+                            let largest = self.try_largest(area.charge.min(free));
+                            *self
+                                .largest_block
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner) = largest;
+                            return self.out_of_memory(
+                                model,
+                                layout.charge(),
+                                Some(error.to_string()),
+                            );
+                        }
+                        self.refused(model, error)
+                    }),
+            };
+            memory.areas.push_back(taken?);
+        }
+        Ok(memory)
+    }
+}
+
+/// Memory of areas, on its way to belong to weights; given back where it does not come to that.
+struct Memory<'a> {
+    inner: &'a Inner,
+    areas: VecDeque<Taken>,
+}
+
+enum Taken {
+    Plain(u64),
+    Made(Box<dyn Block>),
+}
+
+impl Memory<'_> {
+    fn addresses(&self) -> Vec<u64> {
+        let address = |taken: &Taken| match taken {
+            Taken::Plain(address) => *address,
+            Taken::Made(block) => block.address(),
+        };
+        self.areas.iter().map(address).collect()
+    }
+
+    /// Hands all of it over to the tensor library.
+    fn into_blocks(
+        mut self,
+        model: &Model,
+        layout: &Layout,
+    ) -> Result<Vec<Box<dyn Block>>, LoadError> {
+        let mut blocks = Vec::with_capacity(layout.areas.len());
+        for area in &layout.areas {
+            let taken = match self.areas.pop_front() {
+                Some(Taken::Made(block)) => {
+                    blocks.push(block);
+                    continue;
+                }
+                Some(Taken::Plain(address)) => address,
+                None => break,
+            };
+            let bytes = area.len as usize;
+            let elements = match area.made_of {
+                MadeOf::Elements(dtype) => Elements {
+                    dtype,
+                    count: bytes * 8 / dtype.bitsize(),
+                    bytes,
+                },
+                MadeOf::Tensor(index) | MadeOf::Quantised(index) => {
+                    let tensor = &model.tensors()[index as usize];
+                    Elements {
+                        dtype: tensor.dtype,
+                        count: tensor.elements() as usize,
+                        bytes,
+                    }
+                }
+            };
+            // SAFETY: taken from the pool for this area, which has so many, and `self` has let go
+            // of it.
+            let block = unsafe { self.inner.library.take(taken, elements) };
+            blocks.push(block.map_err(|reason| {
+                self.areas.push_front(Taken::Plain(taken));
+                self.inner.refused(model, DriverError::Library { reason })
+            })?);
+        }
+        Ok(blocks)
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        if self.areas.is_empty() {
+            return;
+        }
+        for taken in self.areas.drain(..) {
+            if let Taken::Plain(address) = taken {
+                // SAFETY: taken from the pool, never handed over; transfers to it have ended.
+                let _ = unsafe { driver::free(address, &self.inner.copies) };
+            }
+        }
+        let freed = self.inner.copies.finish();
+        let _ = freed.and_then(|()| self.inner.pool.trim());
+    }
+}
+
+impl Device for Cuda {
+    fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    fn memory(&self) -> DeviceMemory {
+        let memory = self.inner.memory().ok();
+        DeviceMemory {
+            total: memory.map(|(_, total)| total).into(),
+            free: memory.map(|(free, _)| free).into(),
+        }
+    }
+
+    fn charge(&self, model: &Model) -> u64 {
+        Layout::new(model, &*self.inner.library).charge()
+    }
+
+    fn holds(&self, dtype: Dtype) -> bool {
+        self.inner.library.has(dtype)
+    }
+
+    fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {
+        let (inner, model) = (&self.inner, load.model);
+        let layout = Layout::new(model, &*inner.library);
+        let (charge, outside) = (layout.charge(), layout.outside());
+        let counted = Counted::new(inner, charge, outside)
+            .map_err(|_| inner.out_of_memory(model, charge, None))?;
+        let memory = inner.allocate(model, &layout)?;
+        if outside > 0 {
+            // The library cleared its memory in the order of its own stream.
+            let after = inner.copies.follow(&inner.consumer);
+            after.map_err(|error| inner.refused(model, error))?;
+        }
+        let transfer = Transfer {
+            device: &inner.name,
+            model,
+            layout: &layout,
+            addresses: &memory.addresses(),
+            stream: &inner.copies,
+            observer: load.observer,
+        };
+        match load.source {
+            Source::Files { staging } => {
+                let sources = open_sources(model)?;
+                for tensor in model.tensors() {
+                    load.observer.before_tensor(model, tensor);
+                    load.observer.after_tensor(model, tensor);
+                }
+                transfer.staged(&inner.lanes, &From::Sources(&sources), staging)?;
+                sources.still_the_same(model)?;
+            }
+            Source::Ram(weights) => {
+                let bytes: Vec<WeightBytes<'_>> = (0..model.tensors().len())
+                    .map(|index| weights.bytes(index))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| LoadError::Copy {
+                        model: model.name().to_owned(),
+                        reason: error.to_string(),
+                    })?;
+                if weights.is_page_locked() {
+                    transfer.direct(&bytes)?;
+                } else {
+                    transfer.staged(&inner.lanes, &From::Ram(&bytes), u64::MAX)?;
+                }
+            }
+        }
+        let blocks = memory.into_blocks(model, &layout)?;
+        Ok(Box::new(CudaWeights {
+            inner: Arc::clone(inner),
+            model: model.clone(),
+            layout,
+            blocks,
+            counted,
+        }))
+    }
+
+    fn figures(&self) -> Option<DeviceFigures> {
+        let inner = &self.inner;
+        let memory = inner.context.memory().ok();
+        let pool = inner.pool.figures().ok();
+        let largest_block = inner
+            .largest_block
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(DeviceFigures {
+            name: inner.context.name().to_owned(),
+            pci_bus: inner.context.pci_bus().to_owned(),
+            total: memory.map(|(_, total)| total).into(),
+            free: memory.map(|(free, _)| free).into(),
+            pool_used: pool.map(|pool| pool.used).into(),
+            pool_reserved: pool.map(|pool| pool.reserved).into(),
+            outside: Metric::Exact(inner.tally().outside),
+            staging: Metric::Exact(inner.lanes.locked_bytes()),
+            largest_block: *largest_block,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! A CUDA device over a simulated driver: what no GPU is needed to see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod driver;
+mod errors;
+mod faults;
+mod leases;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[global_allocator]
+static ALLOCATOR: plimsoll_profiles::Selected = plimsoll_profiles::Selected;
