@@ -1,10 +1,16 @@
 //! The memory of GPUs, through NVML, which is loaded at run time where a driver is.
 
+#[cfg(feature = "nvml")]
+mod nvml;
+#[cfg(test)]
+#[cfg(feature = "nvml")]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::metric::Metric;
 
-/// The memory of one GPU, in bytes.
+/// The memory of one GPU, in bytes. What is used, reserved and free adds up to the total.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Vram {
@@ -13,19 +19,37 @@ pub struct Vram {
     pub index: u32,
     /// Its name, such as `NVIDIA H200`.
     pub name: String,
+    /// Where it is on the PCI bus, `0000:65:00.0`, by which CUDA knows it too; empty where the driver
+    /// does not tell.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pci_bus: String,
+    /// What the driver calls it whatever the order, `GPU-...`; empty where it does not tell.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uuid: String,
+    /// Whether it is partitioned (MIG). All numbers are those of the whole GPU, of which a process
+    /// may have an instance only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mig: bool,
     /// What is installed.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub total: Metric,
-    /// What all processes and the driver use.
+    /// What all processes use, their contexts included.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub used: Metric,
     /// What is free.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub free: Metric,
+    /// What the driver and the firmware keep for themselves, whoever uses the GPU.
+    #[serde(skip_serializing_if = "Metric::is_unavailable")]
+    pub reserved: Metric,
     /// What this process uses. Unavailable where the driver does not tell, and in a container with
     /// PIDs of its own, since the driver names processes by those of the host.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub process: Metric,
+    /// Why nothing is known of its memory, in the driver's own words: it is lost, or it may not be
+    /// asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
 }
 
 /// What one process uses of one GPU.
@@ -41,12 +65,15 @@ pub struct GpuProcess {
 
 /// The memory of every GPU. NVML is initialised at the first call, once.
 ///
+/// A GPU that is lost, or that may not be asked, is among them, with [`Vram::absent`].
+///
 /// # Errors
 ///
 /// The reason as a text, where there is no driver, it refuses, or the program was built without
 /// the feature `nvml`.
 pub fn read() -> Result<Vec<Vram>, String> {
-    nvml::read(in_first_pid_namespace().then(std::process::id))
+    let (vram, _) = nvml::read(in_first_pid_namespace().then(std::process::id))?;
+    Ok(vram)
 }
 
 /// The memory of every GPU, with what the process `pid` uses of each, and the reason where that is
@@ -61,15 +88,13 @@ pub fn read() -> Result<Vec<Vram>, String> {
 /// As [`read`].
 pub fn read_for(pid: u32) -> Result<(Vec<Vram>, Option<String>), String> {
     if !shows_host_pids() {
-        return Ok((nvml::read(None)?, Some(FOREIGN_PIDS.to_owned())));
+        let (vram, _) = nvml::read(None)?;
+        return Ok((vram, Some(FOREIGN_PIDS.to_owned())));
     }
-    let vram = nvml::read(Some(pid))?;
-    let untold = vram.iter().any(|device| device.process.is_unavailable());
-    let reason = "the NVIDIA driver does not tell what each process uses of every GPU";
-    Ok((vram, untold.then(|| reason.to_owned())))
+    nvml::read(Some(pid))
 }
 
-/// What every process uses of every GPU, as far as the driver tells.
+/// What every process uses of every GPU that is not lost, as far as the driver tells.
 ///
 /// # Errors
 ///
@@ -105,112 +130,11 @@ mod nvml {
 
     const ABSENT: &str = "malloc-stats was built without the feature `nvml`";
 
-    pub(super) fn read(_pid: Option<u32>) -> Result<Vec<Vram>, String> {
+    pub(super) fn read(_pid: Option<u32>) -> Result<(Vec<Vram>, Option<String>), String> {
         Err(ABSENT.to_owned())
     }
 
     pub(super) fn processes() -> Result<Vec<GpuProcess>, String> {
         Err(ABSENT.to_owned())
-    }
-}
-
-#[cfg(feature = "nvml")]
-mod nvml {
-    use std::collections::BTreeMap;
-    use std::ffi::OsStr;
-    use std::sync::OnceLock;
-
-    use nvml_wrapper::enums::device::UsedGpuMemory;
-    use nvml_wrapper::error::NvmlError;
-    use nvml_wrapper::{Device, Nvml};
-
-    use super::{GpuProcess, Vram};
-    use crate::metric::Metric;
-
-    /// With what the process uses, if one is given.
-    pub(super) fn read(pid: Option<u32>) -> Result<Vec<Vram>, String> {
-        let devices = devices()?;
-        Ok(devices
-            .iter()
-            .map(|(index, device)| vram(*index, device, pid))
-            .collect())
-    }
-
-    pub(super) fn processes() -> Result<Vec<GpuProcess>, String> {
-        let mut all = Vec::new();
-        for (index, device) in devices()? {
-            let Some(used) = used_by_process(&device) else {
-                return Err(format!("NVML does not list the processes of GPU {index}"));
-            };
-            all.extend(
-                used.into_iter()
-                    .map(|(pid, used)| GpuProcess { pid, index, used }),
-            );
-        }
-        Ok(all)
-    }
-
-    fn devices() -> Result<Vec<(u32, Device<'static>)>, String> {
-        static NVML: OnceLock<Result<Nvml, String>> = OnceLock::new();
-        let nvml = NVML.get_or_init(init).as_ref().map_err(Clone::clone)?;
-        let devices = nvml
-            .device_count()
-            .map_err(|e| format!("NVML counts no devices: {e}"))?;
-        Ok((0..devices)
-            .filter_map(|index| Some((index, nvml.device_by_index(index).ok()?)))
-            .collect())
-    }
-
-    fn init() -> Result<Nvml, String> {
-        // Drivers install libnvidia-ml.so.1; the name without a number comes with the toolkit.
-        Nvml::builder()
-            .lib_path(OsStr::new("libnvidia-ml.so.1"))
-            .init()
-            .or_else(|_| Nvml::init())
-            .map_err(|error| match error {
-                NvmlError::LibloadingError(_) => {
-                    "no NVIDIA driver: libnvidia-ml is absent".to_owned()
-                }
-                error => format!("NVML could not be initialised: {error}"),
-            })
-    }
-
-    fn vram(index: u32, device: &Device<'_>, pid: Option<u32>) -> Vram {
-        let memory = device.memory_info().ok();
-        let process = pid.and_then(|pid| {
-            let used = used_by_process(device)?;
-            Some(used.get(&pid).copied().unwrap_or(Metric::Exact(0)))
-        });
-        Vram {
-            index,
-            name: device.name().unwrap_or_default(),
-            total: memory.as_ref().map(|memory| memory.total).into(),
-            used: memory.as_ref().map(|memory| memory.used).into(),
-            free: memory.as_ref().map(|memory| memory.free).into(),
-            process: process.unwrap_or_default(),
-        }
-    }
-
-    /// What each process uses; `None` where the driver lists none.
-    fn used_by_process(device: &Device<'_>) -> Option<BTreeMap<u32, Metric>> {
-        let compute = device.running_compute_processes().ok()?;
-        let graphics = device.running_graphics_processes().ok()?;
-        let mut used: BTreeMap<u32, Metric> = BTreeMap::new();
-        for process in compute.iter().chain(&graphics) {
-            let told = match process.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Metric::Exact(bytes),
-                UsedGpuMemory::Unavailable => Metric::Unavailable,
-            };
-            // A process in both lists is one process, with one use.
-            used.entry(process.pid)
-                .and_modify(|known| {
-                    *known = match (known.bytes(), told.bytes()) {
-                        (Some(known), Some(told)) => Metric::Exact(known.max(told)),
-                        _ => Metric::Unavailable,
-                    };
-                })
-                .or_insert(told);
-        }
-        Some(used)
     }
 }

@@ -62,6 +62,7 @@ fn gpu(free: u64, process: Metric) -> Inspection {
             used: Metric::Exact(140 * GIB - free),
             free: Metric::Exact(free),
             process,
+            ..Vram::default()
         }],
         ..Inspection::default()
     }
