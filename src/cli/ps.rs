@@ -165,7 +165,9 @@ impl Entry {
         let memory = inspection.process.memory;
         (self.rss, self.anon, self.swap) = (memory.rss, memory.anon, memory.swap);
         self.nearest = inspection.limits.tightest();
-        let used = inspection.vram.iter().map(|vram| vram.process);
+        // On a GPU that is lost nothing is used.
+        let gpus = inspection.vram.iter().filter(|vram| vram.absent.is_none());
+        let used = gpus.map(|vram| vram.process);
         self.vram = used.reduce(Metric::plus).unwrap_or_default();
         let of_heap = inspection.heap.as_ref();
         match of_heap.and_then(|heap| waste(&heap.totals)) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use malloc_stats::{Metric, Size};
 use plimsoll_events::{
-    BudgetChange, Event, EvictReason, Kind, Origin, PageCacheLeft, Point, Reclaim, RefuseReason,
-    Streamed,
+    BudgetChange, DeviceFreed, Event, EvictReason, Kind, Origin, PageCacheLeft, Point, Reclaim,
+    RefuseReason, Streamed,
 };
 
 use crate::paint::{Paint, Tone, padded, safe, shortened};
@@ -103,6 +103,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                 String::new()
             };
             let cached = evict.page_cache.as_ref().map_or(String::new(), cached);
+            let device = evict.device.map_or(String::new(), on_device);
             Some(row(
                 "evict",
                 Tone::Warn,
@@ -115,7 +116,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                     size(evict.freed_bytes),
                     evict.returned.to_string(),
                 ],
-                &(paint.tone(Tone::Faint, &(why + &cached)) + &held),
+                &(paint.tone(Tone::Faint, &(why + &cached + &device)) + &held),
             ))
         }
         Kind::Refuse(refuse) => {
@@ -312,11 +313,55 @@ pub fn seconds(microseconds: u64) -> String {
     }
 }
 
+/// What a device's driver said was free, before and after.
+fn on_device(freed: DeviceFreed) -> String {
+    let (before, after) = (freed.free_before, freed.free_after);
+    format!(", free on the device {before} -> {after}")
+}
+
 /// What became of the page cache of mapped files.
 fn cached(seen: &PageCacheLeft) -> String {
     let resident = seen.resident;
     match seen.left {
         Some(left) => format!(", page cache {resident} -> {left}"),
         None => format!(", page cache {resident}, still mapped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use malloc_stats::Snapshot;
+    use plimsoll_events::Evict;
+
+    use super::*;
+
+    #[test]
+    fn an_eviction_says_what_was_free_on_its_device() {
+        let nothing = serde_json::to_value(Snapshot::default()).unwrap();
+        let told = serde_json::json!({
+            "model": "sdxl", "tier": "cuda:0", "why": "dropped", "bytes": 4096,
+            "freed_bytes": 4096, "recycled_bytes": 0, "held_bytes": 0,
+            "returned": { "grade": "unavailable" }, "took_us": 9, "snapshots_us": 1,
+            "before": nothing, "after": nothing,
+        });
+        let mut evict: Evict = serde_json::from_value(told).unwrap();
+        let said = |evict: &Evict| {
+            let event = Event {
+                v: plimsoll_events::VERSION,
+                seq: 0,
+                at_us: 0,
+                kind: Kind::Evict(Box::new(evict.clone())),
+            };
+            line(&Paint::plain(), &event).unwrap()
+        };
+        // Written before there was a device.
+        assert!(said(&evict).ends_with("dropped"), "{}", said(&evict));
+        evict.device = Some(DeviceFreed {
+            free_before: Metric::Exact(60 << 30),
+            free_after: Metric::Exact(75 << 30),
+            ..DeviceFreed::default()
+        });
+        let words = "dropped, free on the device 60.00 GiB -> 75.00 GiB";
+        assert!(said(&evict).ends_with(words), "{}", said(&evict));
     }
 }

@@ -173,9 +173,13 @@ fn write_limits(out: &mut String, paint: &Paint, snapshot: &Snapshot) -> std::fm
                 ("total", vram.total.to_string()),
                 ("used", vram.used.to_string()),
                 ("free", vram.free.to_string()),
+                ("reserved", vram.reserved.to_string()),
                 ("this process", vram.process.to_string()),
             ],
         )?;
+        if let Some(why) = &vram.absent {
+            writeln!(out, "  n/a: {}", safe(why))?;
+        }
     }
     if let Some(reason) = &snapshot.vram_absent {
         writeln!(

@@ -164,6 +164,9 @@ fn notes(report: &Report) -> String {
             vram.index,
             safe(&vram.name)
         );
+        if let Some(why) = &vram.absent {
+            notes += &format!("           {}\n", safe(why));
+        }
     }
     if let Some(reason) = &report.free.vram_unavailable {
         notes += &format!("free VRAM: n/a, {}\n", safe(reason));

@@ -311,6 +311,15 @@ fn vram(out: &mut String, paint: &Paint, devices: &[Vram], reason: Option<&str>)
         ]);
     }
     grid.write(out, paint)?;
+    for vram in devices {
+        if let Some(why) = &vram.absent {
+            absent(out, paint, &format!("GPU {}: {why}", vram.index))?;
+        } else if vram.mig {
+            let index = vram.index;
+            let what = format!("GPU {index} is partitioned (MIG): these are numbers of all of it");
+            line(out, paint, &what)?;
+        }
+    }
     match reason {
         Some(reason) => absent(out, paint, reason),
         None => Ok(()),

@@ -1,7 +1,7 @@
 //! What is not known is `n/a` with a reason, and never zero.
 
-use malloc_stats::Metric;
 use malloc_stats::inspect::{Detected, FilePages, Inspection};
+use malloc_stats::{Metric, Vram};
 use plimsoll_tui::inspect::{MapSize, View, text};
 use plimsoll_tui::paint::Paint;
 
@@ -68,6 +68,30 @@ fn another_allocator_is_named_with_what_is_known_of_it() {
         "allocator\n  jemalloc, preloaded\n  n/a: its heap has no layout that is known\n  \
          mappings it seems to own: <= 300.0 MiB resident\n  \
          beside it glibc 2.36: its malloc is shadowed"
+    );
+}
+
+#[test]
+fn a_gpu_that_is_lost_and_one_that_is_partitioned_say_so() {
+    let mut inspection = process();
+    inspection.vram[0].mig = true;
+    let lost = Vram {
+        index: 1,
+        absent: Some("GPU is lost".into()),
+        ..Vram::default()
+    };
+    inspection.vram.push(lost);
+    let page = plain(&inspection, 90);
+    let section = section(&page, "VRAM");
+    let lines: Vec<&str> = section.lines().collect();
+    assert!(lines[3].starts_with("  1 "), "{section}");
+    assert_eq!(lines[3].matches("n/a").count(), 5, "{section}");
+    assert_eq!(
+        lines[4..6],
+        [
+            "  GPU 0 is partitioned (MIG): these are numbers of all of it",
+            "  n/a: GPU 1: GPU is lost",
+        ]
     );
 }
 

@@ -242,6 +242,7 @@ pub fn process() -> Inspection {
             used: exact(70 * 1024),
             free: exact(70 * 1024),
             process: exact(14 * 1024),
+            ..Vram::default()
         }],
         growth: Some(Growth {
             seconds: 30.0,

@@ -86,6 +86,33 @@ fn a_picture_puts_right_what_was_missed() {
 }
 
 #[test]
+fn what_a_driver_says_is_told_of_a_tier_that_has_one() {
+    let tier = |name: &str| TierPicture {
+        tier: name.to_owned(),
+        ..TierPicture::default()
+    };
+    let picture = Picture {
+        tiers: vec![tier("ram"), tier("cuda:0")],
+        ..Picture::default()
+    };
+    let mut told = serde_json::to_value(Kind::Picture(Box::new(picture))).unwrap();
+    // As it was recorded before there were any.
+    assert!(!told.to_string().contains("device"), "{told}");
+    let state = fold([serde_json::from_value(told.clone()).unwrap()]);
+    assert_eq!(state.tiers.len(), 2);
+    assert!(state.tiers.iter().all(|tier| tier.device.is_none()));
+    told["tiers"][1]["device"] = serde_json::json!({
+        "pci_bus": "0000:65:00.0",
+        "free": { "bytes": 7, "grade": "exact" },
+    });
+    let state = fold([serde_json::from_value(told).unwrap()]);
+    let device = state.tiers[1].device.as_ref().unwrap();
+    assert_eq!(device.free, Metric::Exact(7));
+    assert_eq!(device.largest_block, Metric::Unavailable);
+    assert!(state.tiers[0].device.is_none());
+}
+
+#[test]
 fn what_a_bracket_leaves_out_stays_as_it_was_told_last() {
     let mut bracket = snapshot(2 * MIB, 0);
     bracket.allocator = None;

@@ -275,6 +275,7 @@ impl State {
             self.policy.clone_from(&picture.policy);
         }
         self.models.picture(picture, self.at_us);
+        self.contexts.picture(&self.tiers, &self.vitals, self.at_us);
     }
 
     fn tally(&mut self, tally: &Tally) {

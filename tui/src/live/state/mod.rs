@@ -8,12 +8,14 @@
 //! | [`decisions`] | what was decided, the latest |
 //! | [`models`] | the models, where they are, and what happened to them |
 //! | [`vitals`] | memory, limits, the allocator: the newest of each, with its age |
+//! | `contexts` | what a process has of a device besides what its cache counts |
 //! | `findings` | what follows from it, in sentences |
 //!
 //! A state is of bounded size whatever the stream holds, and cheap to clone: a frozen screen has
 //! one of its own.
 
 mod bounds;
+mod contexts;
 pub mod decisions;
 mod findings;
 mod fold;
@@ -29,6 +31,8 @@ use malloc_stats::inspect::{Inspection, Verdict};
 use plimsoll_events::{Opened, TierPicture};
 use serde::Serialize;
 
+pub use contexts::Contexts;
+pub(super) use contexts::{beside, is_of};
 pub use decisions::{Around, Decision, Decisions, What};
 pub use findings::CACHE_LINTS;
 pub use models::{Models, Moved, Row};
@@ -52,6 +56,8 @@ pub struct State {
     pub chunks: Option<Result<Arc<ChunksSeen>, String>>,
     /// Every tier, RAM first; empty for what is no cache.
     pub tiers: Vec<TierPicture>,
+    /// What the process has of each tier's device besides.
+    pub contexts: Contexts,
     /// Leases that wait, and when that was told.
     pub waiting: Option<Dated<u64>>,
     /// The models.

@@ -12,6 +12,7 @@
 //! | [`decisions`] | what was decided and what came of it |
 //! | [`model_page`], [`decision_page`] | one of them in full |
 //! | `draw` | what all of them are drawn with: lines, bars, tables, pages |
+//! | `vram` | what a device's memory is taken by, reconciled with NVML |
 //! | `made_up` | states and frames for tests |
 
 pub mod allocator;
@@ -24,6 +25,7 @@ pub mod model_page;
 pub mod models;
 pub mod timeline;
 pub mod verdict;
+mod vram;
 
 #[cfg(test)]
 mod made_up;

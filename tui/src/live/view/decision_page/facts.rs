@@ -1,7 +1,7 @@
 //! What was decided, why, and what came of it.
 
 use malloc_stats::Metric;
-use plimsoll_events::{BudgetChange, Evict, Load, Origin, Reclaim, Refuse};
+use plimsoll_events::{BudgetChange, DeviceFreed, Evict, Load, Origin, Reclaim, Refuse};
 
 use crate::decision::{refused, seconds};
 use crate::inspect::prose::{compact, compact_metric, lasting, percent};
@@ -174,8 +174,36 @@ fn evicted(facts: &mut Facts, evict: &Evict, theme: &Theme) {
         };
         facts.add("mapped", &says);
     }
+    if let Some(freed) = evict.device {
+        facts.add("device", &on_device(freed, theme));
+    }
     facts.add("took", &Line::default().text(seconds(evict.took_us)));
     snapshots(facts, evict.snapshots_us);
+}
+
+/// What the device's driver said before and after.
+fn on_device(freed: DeviceFreed, theme: &Theme) -> Line {
+    let paint = theme.paint(0);
+    let both = |line: Line, before: Metric, after: Metric| {
+        let line = line
+            .text(compact_metric(&paint, before))
+            .faint(format!(" {} ", arrow(theme)))
+            .text(compact_metric(&paint, after));
+        match after.since(before) {
+            Some(moved) => line.text(" ").faint(figures::change(moved.into())),
+            None => line,
+        }
+    };
+    let free = both(
+        Line::default().faint("free "),
+        freed.free_before,
+        freed.free_after,
+    );
+    both(
+        free.faint(", held of the pool "),
+        freed.pool_before,
+        freed.pool_after,
+    )
 }
 
 fn named(models: &[String]) -> Line {

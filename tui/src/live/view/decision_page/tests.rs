@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 use malloc_stats::Metric;
-use plimsoll_events::PageCacheLeft;
+use plimsoll_events::{DeviceFreed, PageCacheLeft};
 use proptest::prelude::*;
 
 use super::DecisionPage;
@@ -10,7 +10,7 @@ use crate::live::State;
 use crate::live::screen::keys::Action;
 use crate::live::state::What;
 use crate::live::view::made_up::{
-    areas, around, cache, candidate, decide, evict, hostile, shown, stays_inside, unicode,
+    GIB, areas, around, cache, candidate, decide, evict, hostile, shown, stays_inside, unicode,
 };
 use crate::live::view::{View, Wish};
 
@@ -73,6 +73,38 @@ fn every_size_shows_what_there_is_room_for() {
     ");
     assert_eq!(of(0, 0), "");
     assert!(of(1, 1).chars().count() <= 1);
+}
+
+#[test]
+fn an_eviction_from_a_device_says_what_its_driver_saw() {
+    let mut state = cache();
+    let gib = |count: u64| Metric::Exact(count * GIB);
+    let mut gone = evict("bge-m3");
+    gone.device = Some(DeviceFreed {
+        free_before: gib(60),
+        free_after: gib(75),
+        pool_before: gib(16),
+        pool_after: Metric::Unavailable,
+    });
+    let (before, after) = (around(19), around(12));
+    decide(
+        &mut state,
+        40,
+        500,
+        What::Evict(Box::new(gone), before, after),
+    );
+    let of = |width| {
+        let text = shown(&mut DecisionPage::of(40), &state, width, 40);
+        let lines = text.lines().skip_while(|line| !line.starts_with("device"));
+        let lines = lines.take_while(|line| !line.starts_with("took"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(of(80), @"device     free 60.00G -> 75.00G +15.00G, held of the pool 16.00G -> n/a");
+    assert_snapshot!(of(40), @r"
+    device     free 60.00G -> 75.00G
+               +15.00G, held of the pool
+               16.00G -> n/a
+    ");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::facts::{
 };
 use crate::inspect::prose::{compact, compact_metric, middle};
 use crate::live::screen::theme::Role;
+use crate::live::state::is_of;
 use crate::live::view::draw::{Line, Mark};
 use crate::paint::safe;
 
@@ -187,9 +188,24 @@ impl Gauge {
         let used = gpu.used.bytes().unwrap_or(0);
         let own_bytes = own.bytes().unwrap_or(0).min(used);
         let text = |metric: Metric| compact_metric(&facts.paint, metric);
-        let mut notes = vec![(Role::Text, format!("own {}", text(own)))];
+        let mut notes = Vec::new();
+        match &gpu.absent {
+            Some(why) => notes.push((Role::Bad, safe(why).into_owned())),
+            None => notes.push((Role::Text, format!("own {}", text(own)))),
+        }
+        if gpu.mig {
+            notes.push((Role::Faint, "all of it (MIG)".to_owned()));
+        }
         if !others.is_unavailable() {
             notes.push((Role::Text, format!("others {}", text(others))));
+        }
+        let its = |tier: &&TierPicture| is_of(gpu, tier);
+        let tier = facts.state.tiers.iter().take(MOST).find(its);
+        let figures = tier.and_then(|tier| tier.device.as_ref());
+        if let Some(block) = figures.map(|it| it.largest_block)
+            && !block.is_unavailable()
+        {
+            notes.push((Role::Text, format!("largest block {}", text(block))));
         }
         let before = facts.since.and_then(|since| {
             let devices = since.vitals.vram.value.iter().take(MOST);
@@ -270,7 +286,10 @@ impl Gauge {
             of => format!("/{}", text(of)),
         };
         let mut line = Line::default().and(Role::Faint, format!("{} ", middle(name, 16)));
-        line.push(self.role, format!("{}{of}", text(self.used)));
+        match (self.used, self.of) {
+            (Metric::Unavailable, Metric::Unavailable) => line.push(self.role, "n/a"),
+            (used, _) => line.push(self.role, format!("{}{of}", text(used))),
+        }
         let says = |note: &str| !note.contains("n/a") && !name.contains(note);
         let first = self.notes.iter().find(|(_, note)| says(note));
         match first {

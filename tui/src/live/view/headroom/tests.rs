@@ -1,12 +1,12 @@
-use malloc_stats::Metric;
 use malloc_stats::limits::Limit;
+use malloc_stats::{Metric, Vram};
 use plimsoll_events::Kind;
 use proptest::prelude::*;
 
 use super::*;
 use crate::live::view::made_up::{
-    ASCII, Frame, MIB, SECOND, UNICODE, assert_draws_anything, assert_looks, drawn, fold, memory,
-    picture, server, text,
+    ASCII, Frame, MIB, SECOND, UNICODE, assert_draws_anything, assert_looks, cache_with_driver,
+    drawn, fold, memory, picture, server, text,
 };
 
 fn all(state: &State) -> String {
@@ -29,6 +29,31 @@ fn six_rows_of_fifty_columns_answer_what_kills() {
     gpu0 71.19G/80.00G own 15.10G
     next: llava-13b needs ~7.42G, short ~6.16G
     ");
+}
+
+#[test]
+fn a_gpu_that_is_lost_stays_with_a_word() {
+    let mut state = cache_with_driver();
+    let line = |state: &State, width| {
+        let text = text(&mut Headroom::default(), state, (width, 30), ASCII);
+        let line = text.lines().find(|line| line.starts_with("gpu0"));
+        line.unwrap().to_owned()
+    };
+    let words = "own 17.50G  others 52.50G  largest block 6.00G";
+    assert!(line(&state, 118).contains(words), "{}", line(&state, 118));
+    let gpu = &mut state.vitals.vram.value[0];
+    gpu.mig = true;
+    assert!(line(&state, 118).contains("all of it (MIG)"));
+    state.vitals.vram.value[0] = Vram {
+        name: "NVIDIA H200".to_owned(),
+        absent: Some("GPU is\x1b[2J lost".to_owned()),
+        ..Vram::default()
+    };
+    let lost = line(&state, 118);
+    assert!(lost.contains("n/a      n/a      n/a  GPU is"), "{lost}");
+    assert!(!lost.contains('\x1b'), "{lost:?}");
+    let brief = text(&mut Headroom::default(), &state, (60, 6), ASCII);
+    assert!(brief.contains("gpu0 n/a GPU is"), "{brief}");
 }
 
 #[test]

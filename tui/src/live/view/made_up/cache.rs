@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use malloc_stats::{AllocatorReading, Metric, Process, Vram};
 use plimsoll_events::{
-    BudgetChange, Candidate, Evict, EvictReason, GroupSeen, Load, Memory, Origin, PlacePicture,
-    Reclaim, Refuse, RefuseReason, Settled, Skipped, TierPicture,
+    BudgetChange, Candidate, DeviceFigures, Evict, EvictReason, GroupSeen, Load, Memory, Origin,
+    PlacePicture, Reclaim, Refuse, RefuseReason, Settled, Skipped, TierPicture,
 };
 
 use crate::live::State;
@@ -179,6 +179,40 @@ pub(in crate::live::view) fn decide(state: &mut State, seq: u64, second: u64, wh
     let decision = Decision { seq, at_us, what };
     state.decisions.kept.push_back(Arc::new(decision));
     state.decisions.count += 1;
+}
+
+/// The same with a GPU that is there: 80 GiB, of which others have 50.
+pub(in crate::live::view) fn cache_with_driver() -> State {
+    let mut state = cache();
+    let gib = |count: u64| Metric::Exact(count * GIB);
+    let mib = |count: u64| Metric::Exact(count << 20);
+    let Some(tier) = state.tiers.last_mut() else {
+        return state;
+    };
+    tier.simulated = false;
+    tier.device = Some(Box::new(DeviceFigures {
+        name: "NVIDIA H200".to_owned(),
+        pci_bus: "0000:65:00.0".to_owned(),
+        total: gib(79),
+        free: gib(9),
+        pool_used: gib(14),
+        pool_reserved: gib(16),
+        outside: gib(1),
+        staging: mib(64),
+        largest_block: gib(6),
+    }));
+    state.vitals.vram.value = vec![Vram {
+        index: 0,
+        name: "NVIDIA H200".to_owned(),
+        pci_bus: "0000:65:00.0".to_owned(),
+        total: gib(80),
+        used: gib(70),
+        free: gib(9),
+        reserved: gib(1),
+        process: Metric::Exact((17 << 30) + (512 << 20)),
+        ..Vram::default()
+    }];
+    state
 }
 
 /// A cache with a simulated GPU, ten minutes old.

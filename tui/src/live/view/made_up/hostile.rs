@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use malloc_stats::Metric;
+use plimsoll_events::{DeviceFigures, DeviceFreed};
 
 use super::{around, budget, cache, candidate, evict, group, load, model, place, reclaim, refuse};
 use crate::live::State;
@@ -24,6 +25,24 @@ pub(in crate::live::view) fn hostile(number: u64, score: f64, many: usize) -> St
         tier.used_bytes = number;
         tier.pinned_bytes = number.wrapping_mul(3);
         tier.staging_bytes = number;
+        tier.device = Some(Box::new(DeviceFigures {
+            name: name(at + 1),
+            pci_bus: name(at + 2),
+            total: Metric::Exact(number / 2),
+            free: Metric::Upper(number),
+            pool_used: Metric::Exact(u64::MAX),
+            pool_reserved: Metric::Estimated(number),
+            outside: Metric::Exact(u64::MAX),
+            staging: Metric::Exact(u64::MAX),
+            largest_block: Metric::Exact(number.wrapping_add(7)),
+        }));
+    }
+    for (at, gpu) in state.vitals.vram.value.iter_mut().enumerate() {
+        gpu.pci_bus = name(at + 2);
+        gpu.process = Metric::Upper(number);
+        gpu.reserved = Metric::Exact(number);
+        gpu.absent = number.is_multiple_of(3).then(|| name(at));
+        gpu.mig = number % 3 == 1;
     }
     for at in 0..many {
         let mut row = model(&name(at), 1.0, Vec::new());
@@ -47,6 +66,11 @@ pub(in crate::live::view) fn hostile(number: u64, score: f64, many: usize) -> St
         let mut gone = evict(&name(at));
         gone.freed_bytes = number;
         gone.held_bytes = number.wrapping_add(1);
+        gone.device = Some(DeviceFreed {
+            free_before: Metric::Exact(number),
+            free_after: Metric::Exact(u64::MAX - number),
+            ..DeviceFreed::default()
+        });
         gone.returned = Metric::Upper(number);
         gone.considered_besides = number;
         gone.considered

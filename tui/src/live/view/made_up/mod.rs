@@ -17,8 +17,8 @@ mod hostile;
 mod server;
 
 pub(super) use cache::{
-    GIB, around, budget, cache, candidate, decide, evict, group, load, model, place, reclaim,
-    refuse,
+    GIB, around, budget, cache, cache_with_driver, candidate, decide, evict, group, load, model,
+    place, reclaim, refuse,
 };
 pub(super) use dice::Dice;
 pub(super) use frame::{

@@ -126,6 +126,7 @@ pub(in crate::live::view) fn memory(anon: u64) -> Snapshot {
             used: mib(72_900),
             free: mib(9_020),
             process: mib(15_462),
+            ..Vram::default()
         }],
         ..Snapshot::default()
     }
@@ -278,6 +279,9 @@ pub(in crate::live::view) fn nonsense(bytes: u64, at_us: u64, text: &str) -> Sta
         used: metric,
         process: Metric::Upper(u64::MAX),
         free: Metric::Unavailable,
+        absent: bytes.is_multiple_of(2).then(|| text.to_owned()),
+        mig: bytes.is_multiple_of(3),
+        ..Vram::default()
     }];
     let pressure = |avg10| Stall { avg10, total_us: 0 };
     sample.pressure = Some(Pressure {

@@ -1,29 +1,30 @@
 //! Rows apart: totals, and memory that belongs to no model.
 
-use malloc_stats::{Grade, Metric};
+use malloc_stats::{Grade, Metric, Vram};
 use plimsoll_events::TierPicture;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::device;
 use super::list::Kind;
 use super::measured::{RAM, tier_role};
 use crate::inspect::prose::{compact, compact_metric, percent};
 use crate::live::screen::theme::{Role, Theme};
-use crate::live::state::State;
+use crate::live::state::{State, is_of};
 use crate::live::view::Scene;
 use crate::live::view::draw::{Fit, Line, Mark, Pen};
 
 /// A row that is no model.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Apart {
-    name: String,
-    role: Option<Role>,
-    ram: Option<Metric>,
-    device: Option<Metric>,
+    pub(super) name: String,
+    pub(super) role: Option<Role>,
+    pub(super) ram: Option<Metric>,
+    pub(super) device: Option<Metric>,
     /// The tier whose bar it has.
-    tier: Option<usize>,
+    pub(super) tier: Option<usize>,
     /// What follows.
-    says: Line,
+    pub(super) says: Line,
 }
 
 /// All of them, the most telling first: those that there is no room for are the last.
@@ -37,6 +38,9 @@ pub(super) fn rows(scene: &Scene<'_>) -> Vec<Apart> {
         .collect();
     rows.extend(unattributed(state, &scene.theme));
     rows.extend(sums(state));
+    for tier in &state.tiers {
+        rows.extend(device::rows(scene, tier));
+    }
     rows.extend(others(state, &scene.theme));
     rows
 }
@@ -180,24 +184,42 @@ fn sums(state: &State) -> Vec<Apart> {
     add("(held)", |tier| tier.held_bytes, held);
     let staging = "buffers of loads under way";
     add("(staging)", |tier| tier.staging_bytes, staging);
+    let pinned = state.tiers.iter().filter_map(|tier| tier.device.as_ref());
+    let pinned = pinned.filter_map(|figures| figures.staging.bytes());
+    let pinned = pinned.fold(0, u64::saturating_add);
+    if pinned > 0 {
+        rows.push(Apart {
+            name: "(pinned staging)".to_owned(),
+            ram: Some(Metric::Exact(pinned)),
+            says: Line::default().faint("page-locked, where weights pass on their way to devices"),
+            ..Apart::default()
+        });
+    }
     rows
 }
 
 /// GPUs, and what others have of them.
 fn others(state: &State, theme: &Theme) -> Vec<Apart> {
     let paint = theme.paint(0);
-    let gpus = state.vitals.vram.value.iter();
-    gpus.map(|gpu| Apart {
-        name: "(other processes)".to_owned(),
-        device: Some(gpu.used.minus_saturating(gpu.process)),
-        says: Line::default()
-            .faint(format!("GPU {} {}: ", gpu.index, gpu.name))
-            .text(compact_metric(&paint, gpu.used))
-            .faint(" of ")
-            .text(compact_metric(&paint, gpu.total))
-            .faint(" used, by this process ")
-            .text(compact_metric(&paint, gpu.process)),
-        ..Apart::default()
+    // Those that are tiers are told of with them.
+    let is_told = |gpu: &&Vram| !state.tiers.iter().any(|tier| is_of(gpu, tier));
+    let gpus = state.vitals.vram.value.iter().filter(is_told);
+    gpus.map(|gpu| {
+        let name = Line::default().faint(format!("GPU {} {}: ", gpu.index, gpu.name));
+        Apart {
+            name: "(other processes)".to_owned(),
+            device: Some(gpu.used.minus_saturating(gpu.process)),
+            says: match &gpu.absent {
+                Some(why) => name.and(Role::Warn, why.clone()),
+                None => name
+                    .text(compact_metric(&paint, gpu.used))
+                    .faint(" of ")
+                    .text(compact_metric(&paint, gpu.total))
+                    .faint(" used, by this process ")
+                    .text(compact_metric(&paint, gpu.process)),
+            },
+            ..Apart::default()
+        }
     })
     .collect()
 }

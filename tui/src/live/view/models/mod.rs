@@ -6,9 +6,11 @@
 //! | `order` | how they are sorted |
 //! | `measured` | what is measured of a model: bytes by tier, who goes next |
 //! | `apart` | rows apart: totals, and memory that belongs to no model |
+//! | `device` | rows apart of a device that has a driver: what its memory is taken by |
 //! | `process` | what is shown of a process that is no cache |
 
 mod apart;
+mod device;
 mod list;
 mod measured;
 mod order;
