@@ -168,6 +168,7 @@ impl Made {
             before: self.snapshot(false),
             after: self.snapshot(false),
             error: None,
+            degraded: None,
         }))
     }
 

@@ -40,6 +40,9 @@ pub struct Load {
     /// Why it failed, where it did. Its memory is given back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// Why it is not kept as was asked for: not mapped, or not page-locked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub degraded: Option<String>,
 }
 
 /// Where the bytes of a load came from.

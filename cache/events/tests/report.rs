@@ -51,6 +51,7 @@ fn load(model: &str, tier: &str, from: Origin, took_us: u64) -> Kind {
         before: Snapshot::default(),
         after: Snapshot::default(),
         error: None,
+        degraded: None,
     }))
 }
 

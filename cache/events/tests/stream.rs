@@ -76,6 +76,7 @@ fn kinds(n: u64) -> Vec<Kind> {
             before: snapshot.clone(),
             after: snapshot.clone(),
             error: None,
+            degraded: None,
         })),
         Kind::Sample(Box::new(step)),
         Kind::Tally(Tally {

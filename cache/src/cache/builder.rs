@@ -47,6 +47,7 @@ pub struct Builder {
     storage: Storage,
     mapping: Mapping,
     huge_pages: bool,
+    pinned_at_most: Option<u64>,
     snapshots: Snapshots,
     reclaim: Reclaim,
     policy: Box<dyn Policy>,
@@ -69,6 +70,7 @@ impl Default for Builder {
             storage: Storage::default(),
             mapping: Mapping::default(),
             huge_pages: false,
+            pinned_at_most: None,
             snapshots: Snapshots::default(),
             reclaim: Reclaim::default(),
             policy: Box::new(Lru),
@@ -144,6 +146,17 @@ impl Builder {
     #[must_use]
     pub fn storage(mut self, storage: Storage) -> Builder {
         self.storage = storage;
+        self
+    }
+
+    /// How many bytes of RAM may be page-locked under storage [`pinned`](Storage::Pinned): half of
+    /// the tightest limit of this process, the host's or its cgroup's, unless this says otherwise,
+    /// and never more than `RLIMIT_MEMLOCK` where this process is bound by that. What is refused, by
+    /// this or by the driver, is kept in storage `anonymous`; its load says why
+    /// ([`Load::degraded`](plimsoll_events::Load::degraded)).
+    #[must_use]
+    pub fn pinned_at_most(mut self, bytes: u64) -> Builder {
+        self.pinned_at_most = Some(bytes);
         self
     }
 
@@ -251,7 +264,13 @@ impl Builder {
             crate::budget::Limit::Fixed(bytes) => bytes,
             crate::budget::Limit::Auto => 0,
         };
-        let mut ram = Host::ram(self.storage, home_bytes).with_mapping(self.mapping);
+        let locker = self
+            .devices
+            .iter()
+            .find_map(|(device, _)| device.page_locker());
+        let mut ram = Host::ram(self.storage, home_bytes)
+            .with_mapping(self.mapping)
+            .with_page_locker(locker, self.pinned_at_most);
         if self.huge_pages {
             ram = ram.with_huge_pages();
         }

@@ -150,6 +150,7 @@ impl Hands {
             before: now.clone(),
             after: now,
             error: Some(error.to_string()),
+            degraded: None,
         }));
     }
 
@@ -287,6 +288,11 @@ impl Io for Hands {
         let recycled_bytes = result
             .as_ref()
             .map_or(0, |weights| weights.recycled_bytes());
+        let degraded = result
+            .as_ref()
+            .ok()
+            .and_then(|weights| weights.degraded())
+            .map(str::to_owned);
         let gave_back = self.devices[seat.tier].take_given();
         let error = match result {
             Ok(weights) => {
@@ -318,6 +324,7 @@ impl Io for Hands {
             before,
             after,
             error: error.as_ref().map(ToString::to_string),
+            degraded,
         });
         let told = Told {
             seen: self

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use malloc_stats::limits::Host as HostMemory;
 
 use super::{Device, DeviceMemory, DeviceWeights, Load, Tier};
+use crate::driver::PageLocker;
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::storage::{HostWeights, Mapping, Means, Storage};
@@ -46,6 +47,14 @@ impl Host {
     #[must_use]
     pub fn with_huge_pages(mut self) -> Host {
         self.means.use_huge_pages();
+        self
+    }
+
+    /// Locks pages by this under storage `pinned`, at most so many bytes, or as many as the machine
+    /// bears; see [`Builder::pinned_at_most`](crate::Builder::pinned_at_most). Before the first load.
+    #[must_use]
+    pub fn with_page_locker(mut self, locker: Option<PageLocker>, at_most: Option<u64>) -> Host {
+        self.means.lock_by(locker, at_most);
         self
     }
 
@@ -97,23 +106,31 @@ impl Device for Host {
     }
 
     fn expect(&self, bytes: u64) {
-        if self.means.storage == Storage::Anonymous {
-            self.means.recycler.expect(bytes as usize);
+        match self.means.storage {
+            Storage::Anonymous => self.means.recycler.expect(bytes as usize),
+            Storage::Pinned => self.means.locked.expect(bytes as usize),
+            Storage::Heap | Storage::Mapped => {}
         }
     }
 
     fn unexpect(&self, bytes: u64) {
-        if self.means.storage == Storage::Anonymous {
-            self.means.recycler.unexpect(bytes as usize);
+        match self.means.storage {
+            Storage::Anonymous => self.means.recycler.unexpect(bytes as usize),
+            Storage::Pinned => self.means.locked.unexpect(bytes as usize),
+            Storage::Heap | Storage::Mapped => {}
         }
     }
 
     fn take_given(&self) -> u64 {
-        self.means.recycler.take_given()
+        self.means.recycler.take_given() + self.means.locked.take_given()
     }
 
     fn kept_bytes(&self) -> u64 {
-        self.means.recycler.warm_bytes() as u64
+        (self.means.recycler.warm_bytes() + self.means.locked.idle_bytes()) as u64
+    }
+
+    fn page_locked_bytes(&self) -> u64 {
+        self.means.locked.locked_bytes()
     }
 
     fn page_cache_bytes(&self) -> u64 {

@@ -30,6 +30,7 @@ pub use host::Host;
 pub use simulated::{Link, Occupied, Simulated, SimulatedSyntax};
 pub(crate) use staging::{Piece, stream};
 
+use crate::driver::PageLocker;
 use crate::error::{Error, LoadError};
 use crate::model::{Dtype, Model};
 use crate::observe::LoadObserver;
@@ -169,6 +170,17 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
         0
     }
 
+    /// Bytes of its weights that are page-locked, or wait to be used so.
+    fn page_locked_bytes(&self) -> u64 {
+        0
+    }
+
+    /// What locks pages of RAM for it, where its driver can: for storage
+    /// [`pinned`](crate::Storage::Pinned).
+    fn page_locker(&self) -> Option<PageLocker> {
+        None
+    }
+
     /// What its driver says of its memory, where it has one.
     fn figures(&self) -> Option<DeviceFigures> {
         None
@@ -226,6 +238,14 @@ impl<D: Device + ?Sized> Device for Arc<D> {
         (**self).kept_bytes()
     }
 
+    fn page_locked_bytes(&self) -> u64 {
+        (**self).page_locked_bytes()
+    }
+
+    fn page_locker(&self) -> Option<PageLocker> {
+        (**self).page_locker()
+    }
+
     fn figures(&self) -> Option<DeviceFigures> {
         (**self).figures()
     }
@@ -277,9 +297,16 @@ pub trait DeviceWeights: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether its bytes lie in page-locked memory, where devices can read them by themselves.
-    fn is_page_locked(&self) -> bool {
-        false
+    /// Where its bytes lie in page-locked memory, which devices read by themselves: the bytes that
+    /// were locked at once, which begin at multiples of as many. No copy may reach from one to the
+    /// next. `None` where they are not locked.
+    fn page_locked(&self) -> Option<usize> {
+        None
+    }
+
+    /// Why it is not kept as was asked for, where it is not.
+    fn degraded(&self) -> Option<&str> {
+        None
     }
 
     /// Bytes that came to lie in memory which an unload had left.

@@ -13,11 +13,71 @@ use super::{Context, DriverError, Stream};
 /// `CU_MEMHOSTREGISTER_PORTABLE`: locked for every device's context.
 const FOR_ALL: u32 = 1;
 
-/// A mapping whose pages are locked, exactly as many as were asked for: the driver's own
-/// allocations round up.
+/// What can lock pages for a device.
+#[derive(Debug, Clone)]
+pub struct PageLocker(Arc<Context>);
+
+impl PageLocker {
+    pub(crate) fn of(context: &Arc<Context>) -> PageLocker {
+        PageLocker(Arc::clone(context))
+    }
+
+    /// Locks pages, exactly these: the driver's own allocations round up.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// They are mapped, whole, not locked yet, and stay mapped until the lock has [ended](Lock::end).
+    pub(crate) unsafe fn lock(&self, at: usize, len: usize) -> Result<Lock, DriverError> {
+        let context = Arc::clone(&self.0);
+        let bound = context.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            context
+                .functions()
+                .register(at as *mut c_void, len, FOR_ALL)
+        }?;
+        drop(bound);
+        Ok(Lock { context, at, len })
+    }
+}
+
+/// Pages that are locked, and known to the driver as that.
+pub(crate) struct Lock {
+    context: Arc<Context>,
+    at: usize,
+    len: usize,
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lock").field(&self.len).finish()
+    }
+}
+
+impl Lock {
+    /// How many bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len
+    }
+
+    /// Unlocks them.
+    ///
+    /// # Errors
+    /// The driver's. It still takes these addresses for locked memory then, so nothing else may come
+    /// to lie there: leave them mapped.
+    pub(crate) fn end(self) -> Result<(), DriverError> {
+        let _bound = self.context.bind()?;
+        // SAFETY: registered when this was made.
+        unsafe { self.context.functions().unregister(self.at as *mut c_void) }
+    }
+}
+
+/// A mapping of its own, whose pages are locked where that can be had.
 pub(crate) struct Locked {
-    /// Whose registration it is; `None` where it was refused and the pages are plain.
-    context: Option<Arc<Context>>,
+    /// `None` where it was refused and the pages are plain.
+    lock: Option<Lock>,
     at: NonNull<u8>,
     len: usize,
 }
@@ -53,30 +113,24 @@ impl Locked {
         };
         let at = mapped.map_err(|errno| errno.to_string())?;
         Ok(Locked {
-            context: None,
+            lock: None,
             at: NonNull::new(at.cast()).unwrap_or(NonNull::dangling()),
             len,
         })
     }
 
-    /// Locks its pages, and lets devices read them.
+    /// Locks its pages.
     ///
     /// # Errors
     /// The driver's. It is plain memory then.
-    pub(crate) fn lock(&mut self, context: &Arc<Context>) -> Result<(), DriverError> {
-        let _bound = context.bind()?;
+    pub(crate) fn lock(&mut self, locker: &PageLocker) -> Result<(), DriverError> {
         // SAFETY: its own mapping, which is not locked yet; `drop` unlocks it before it goes.
-        unsafe {
-            context
-                .functions()
-                .register(self.at.as_ptr().cast(), self.len, FOR_ALL)
-        }?;
-        self.context = Some(Arc::clone(context));
+        self.lock = Some(unsafe { locker.lock(self.at(), self.len) }?);
         Ok(())
     }
 
     pub(crate) fn is_locked(&self) -> bool {
-        self.context.is_some()
+        self.lock.is_some()
     }
 
     /// Its address.
@@ -92,17 +146,8 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        if let Some(context) = &self.context {
-            let at = self.at.as_ptr().cast();
-            let unlocked = context.bind().and_then(|_bound| {
-                // SAFETY: registered by `lock`, and nobody uses it any more.
-                unsafe { context.functions().unregister(at) }
-            });
-            if unlocked.is_err() {
-                // The driver still takes these addresses for locked memory, so nothing else may come
-                // to lie there. They go with the process.
-                return;
-            }
+        if self.lock.take().is_some_and(|lock| lock.end().is_err()) {
+            return;
         }
         // SAFETY: its own mapping, which nobody uses any more.
         let _ = unsafe { munmap(self.at.as_ptr().cast(), self.len) };

@@ -20,7 +20,8 @@ use std::sync::{Arc, OnceLock};
 pub use error::DriverError;
 
 pub(crate) use context::Context;
-pub(crate) use memory::{Locked, copy_to_device, copy_to_host};
+pub use memory::PageLocker;
+pub(crate) use memory::{Lock, Locked, copy_to_device, copy_to_host};
 pub(crate) use pool::{Pool, free};
 pub use stream::RawStream;
 pub(crate) use stream::{Event, Stream};

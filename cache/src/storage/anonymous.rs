@@ -1,13 +1,16 @@
 //! Storage `anonymous`, the default: one exactly sized region per model, made of recycled pages
-//! where an eviction left some, and gone at unload.
+//! where an eviction left some, and gone at unload. Regions of locked pages ([`pinned`](super::pinned))
+//! are laid out and filled in the same way.
 
 use std::sync::Arc;
 
 use plimsoll_profiles::window::Orphan;
 
+use super::pinned::{GRANULE, LockedPages, Stretch, Unlocked};
 use super::place::Place;
 use super::read::{MOST_THREADS, Target, open_sources, read_targets};
 use super::recycler::{Piece, Recycler};
+use crate::device::Held;
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
@@ -59,14 +62,30 @@ impl Plan {
 pub(crate) struct Region {
     plan: Plan,
     sizes: Vec<usize>,
-    pieces: Vec<Piece>,
+    /// The first address.
+    base: usize,
     /// `None` only while the region is being taken apart.
-    place: Option<Place>,
+    pages: Option<Pages>,
     /// Bytes that lay in recycled pages when the region was made.
     recycled_bytes: usize,
     /// Whether it was read to the end. If not, its recycled pages were used by nobody.
     is_loaded: bool,
-    recycler: Arc<Recycler>,
+}
+
+/// What a region is made of.
+#[derive(Debug)]
+enum Pages {
+    /// Recycled pages and fresh ones.
+    Plain {
+        place: Place,
+        pieces: Vec<Piece>,
+        recycler: Arc<Recycler>,
+    },
+    /// Locked ones.
+    Locked {
+        stretch: Stretch,
+        pool: Arc<LockedPages>,
+    },
 }
 
 /// What became of a region's pages at unload.
@@ -77,7 +96,24 @@ pub(crate) struct Released {
     /// Back with the system.
     pub(crate) returned_bytes: u64,
     /// Still held by tensors, with what tells when they are gone.
-    pub(crate) held: Option<Orphan>,
+    pub(crate) held: Option<Remains>,
+}
+
+/// Memory of a region that tensors still hold.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    orphan: Orphan,
+    bytes: u64,
+}
+
+impl Held for Remains {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn is_gone(&self) -> bool {
+        self.orphan.is_gone()
+    }
 }
 
 impl Region {
@@ -88,13 +124,72 @@ impl Region {
         recycler: &Arc<Recycler>,
         observer: &dyn LoadObserver,
     ) -> Result<Region, LoadError> {
-        let mut region = Region::reserve(model, recycler)?;
+        Region::reserve(model, recycler)?.filled(model, observer)
+    }
+
+    /// The same of locked pages.
+    ///
+    /// # Errors
+    /// Why they cannot be locked, or why the load failed.
+    pub(crate) fn load_locked(
+        model: &Model,
+        pool: &Arc<LockedPages>,
+        observer: &dyn LoadObserver,
+    ) -> Result<Region, NotLocked> {
+        let plan = Plan::new(model);
+        let memory = |reason| {
+            NotLocked::Failed(LoadError::Memory {
+                model: model.name().to_owned(),
+                bytes: plan.len,
+                reason,
+            })
+        };
+        let len = usize::try_from(plan.len).map_err(|error| memory(error.to_string()))?;
+        let (stretch, recycled_bytes) = pool.take(len).map_err(|why| match why {
+            Unlocked::NoMemory(reason) => memory(reason),
+            Unlocked::Refused(reason) => NotLocked::Refused(reason),
+        })?;
+        let base = stretch.base();
+        let pool = Arc::clone(pool);
+        let region = Region::over(
+            model,
+            plan,
+            base,
+            Pages::Locked { stretch, pool },
+            recycled_bytes,
+        );
+        region.filled(model, observer).map_err(NotLocked::Failed)
+    }
+
+    fn over(model: &Model, plan: Plan, base: usize, pages: Pages, recycled_bytes: usize) -> Region {
+        let len = plan.len as usize;
+        let region = Region {
+            sizes: model
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.bytes as usize)
+                .collect(),
+            plan,
+            base,
+            pages: Some(pages),
+            recycled_bytes,
+            is_loaded: false,
+        };
+        if recycled_bytes > 0 {
+            region.zero_padding(base, len);
+        }
+        region
+    }
+
+    /// Reads the model into it.
+    fn filled(mut self, model: &Model, observer: &dyn LoadObserver) -> Result<Region, LoadError> {
+        let region = &mut self;
         observer.recycled(region.recycled_bytes());
         for tensor in model.tensors() {
             observer.before_tensor(model, tensor);
             observer.after_tensor(model, tensor);
         }
-        let base = region.base();
+        let base = region.base;
         let targets: Vec<Target> = model
             .tensors()
             .iter()
@@ -113,7 +208,7 @@ impl Region {
         unsafe { read_targets(model, &sources, &targets, MOST_THREADS, observer) }?;
         sources.still_the_same(model)?;
         region.loaded();
-        Ok(region)
+        Ok(self)
     }
 
     /// Makes a region for a model, to be filled by [`write`](Self::write).
@@ -133,29 +228,30 @@ impl Region {
         // SAFETY: the place is whole pages of address space that was reserved just now.
         let gathered =
             unsafe { recycler.gather(base, len) }.map_err(|errno| memory(errno.to_string()))?;
-        let region = Region {
-            sizes: model
-                .tensors()
-                .iter()
-                .map(|tensor| tensor.bytes as usize)
-                .collect(),
-            plan,
+        let pages = Pages::Plain {
+            place,
             pieces: gathered.pieces,
-            place: Some(place),
-            recycled_bytes: gathered.recycled_bytes,
-            is_loaded: false,
             recycler: Arc::clone(recycler),
         };
-        if region.recycled_bytes > 0 {
-            region.zero_padding(base, len);
-        }
-        Ok(region)
+        Ok(Region::over(
+            model,
+            plan,
+            base,
+            pages,
+            gathered.recycled_bytes,
+        ))
     }
 
-    fn base(&self) -> usize {
-        self.place
-            .as_ref()
-            .map_or(0, |place| place.base().as_ptr() as usize)
+    fn place(&self) -> Option<&Place> {
+        match self.pages.as_ref()? {
+            Pages::Plain { place, .. } => Some(place),
+            Pages::Locked { stretch, .. } => stretch.place(),
+        }
+    }
+
+    /// Where its pages are locked: how many bytes at once.
+    pub(crate) fn locked(&self) -> Option<usize> {
+        matches!(self.pages, Some(Pages::Locked { .. })).then_some(GRANULE)
     }
 
     /// Puts bytes into a tensor that nobody has seen yet.
@@ -165,7 +261,7 @@ impl Region {
             end.is_some_and(|end| end <= self.sizes[tensor]),
             "beyond the tensor"
         );
-        let at = self.base() + self.plan.offsets[tensor] as usize + offset;
+        let at = self.base + self.plan.offsets[tensor] as usize + offset;
         // SAFETY: the range lies in the tensor, which lies in the region; `&mut self` says that
         // nobody reads it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
@@ -198,13 +294,13 @@ impl Region {
 
     /// The bytes of a tensor.
     pub(crate) fn bytes(&self, tensor: usize) -> &[u8] {
-        let Some(place) = &self.place else {
+        if self.pages.is_none() {
             return &[];
-        };
-        let offset = self.plan.offsets[tensor] as usize;
+        }
+        let at = self.base + self.plan.offsets[tensor] as usize;
         // SAFETY: `load` filled the range, it lives as long as `self`, and once it is adopted it is
         // read through its vector alone (see `Weights::bytes`).
-        unsafe { std::slice::from_raw_parts(place.base().as_ptr().add(offset), self.sizes[tensor]) }
+        unsafe { std::slice::from_raw_parts(at as *const u8, self.sizes[tensor]) }
     }
 
     /// A vector over a tensor's memory; `None` where it cannot be adopted.
@@ -213,10 +309,11 @@ impl Region {
     /// There must be no other vector over this tensor, nor a slice of its [`bytes`](Self::bytes),
     /// now or later.
     pub(crate) unsafe fn adopt<T: 'static>(&self, tensor: usize) -> Option<Vec<T>> {
-        let Some(Place::Span(span)) = &self.place else {
+        let Some(Place::Span(span)) = self.place() else {
             return None;
         };
-        let offset = self.plan.offsets[tensor] as usize;
+        let begin = self.base - span.base().as_ptr() as usize;
+        let offset = begin + self.plan.offsets[tensor] as usize;
         let len = self.sizes[tensor] / size_of::<T>();
         // SAFETY: the range holds the tensor's bytes, and any bytes are numbers of type `T`. It
         // stays mapped until the last block is gone, since `release` orphans a span with blocks.
@@ -231,28 +328,33 @@ impl Region {
     }
 
     fn take_apart(&mut self) -> Released {
-        let Some(place) = self.place.take() else {
-            return Released::default();
-        };
-        let base = place.base().as_ptr() as usize;
+        match self.pages.take() {
+            None => Released::default(),
+            Some(Pages::Plain {
+                place,
+                pieces,
+                recycler,
+            }) => self.scatter(place, &pieces, &recycler),
+            Some(Pages::Locked { stretch, pool }) => self.unlock(stretch, &pool),
+        }
+    }
+
+    fn scatter(&self, place: Place, pieces: &[Piece], recycler: &Recycler) -> Released {
         let place = match place {
             Place::Span(span) => match span.orphan() {
                 Ok(span) => Place::Span(span),
                 Err(orphan) => {
-                    self.recycler.abandon(&self.pieces);
-                    return Released {
-                        held: Some(orphan),
-                        ..Released::default()
-                    };
+                    recycler.abandon(pieces);
+                    return self.held(orphan);
                 }
             },
-            plain => plain,
+            plain @ Place::Plain(_) => plain,
         };
         // SAFETY: the pieces lie at `base`, and nobody can reach the memory: no block is alive,
         // and this region is being dropped.
-        let (kept, returned) = unsafe { self.recycler.scatter(base, &self.pieces) };
+        let (kept, returned) = unsafe { recycler.scatter(self.base, pieces) };
         if !self.is_loaded {
-            self.recycler.given(returned.min(self.recycled_bytes));
+            recycler.given(returned.min(self.recycled_bytes));
         }
         drop(place);
         Released {
@@ -261,6 +363,46 @@ impl Region {
             held: None,
         }
     }
+
+    fn unlock(&self, stretch: Stretch, pool: &LockedPages) -> Released {
+        if stretch.is_held() {
+            // Its pages are not locked any more, whoever holds them.
+            if let Some(orphan) = pool.leave(stretch) {
+                return self.held(orphan);
+            }
+            return Released {
+                returned_bytes: self.plan.len,
+                ..Released::default()
+            };
+        }
+        let (kept, returned) = pool.put(stretch);
+        if !self.is_loaded {
+            pool.given(returned.min(self.recycled_bytes));
+        }
+        Released {
+            recycled_bytes: kept as u64,
+            returned_bytes: returned as u64,
+            held: None,
+        }
+    }
+
+    fn held(&self, orphan: Orphan) -> Released {
+        Released {
+            held: Some(Remains {
+                orphan,
+                bytes: self.plan.len,
+            }),
+            ..Released::default()
+        }
+    }
+}
+
+/// Why a model is not kept in locked pages.
+pub(crate) enum NotLocked {
+    /// They cannot be locked, and why. It is to be kept in others.
+    Refused(String),
+    /// The load failed.
+    Failed(LoadError),
 }
 
 impl Drop for Region {

@@ -8,14 +8,15 @@ use candle_core::{DType, Device, Tensor};
 use malloc_stats::Size;
 use plimsoll_profiles::window::Orphan;
 
-use super::anonymous::Region;
+use super::anonymous::{NotLocked, Region};
 use super::heap::Blocks;
 use super::mapped::{Mapped, NotMapped};
 use super::quantised;
 use super::recycler::Recycler;
 use super::view::{Adopted, Kind, Seen, View, WeightBytes};
-use super::{Mapping, Storage};
+use super::{LockedPages, Mapping, Storage};
 use crate::device::{DeviceWeights, Held, PageCached, Unloaded};
+use crate::driver::PageLocker;
 use crate::error::{Error, LoadError};
 use crate::model::{Model, TensorInfo};
 use crate::observe::LoadObserver;
@@ -48,10 +49,12 @@ pub(crate) struct Means {
     pub(crate) storage: Storage,
     pub(crate) mapping: Mapping,
     pub(crate) recycler: Arc<Recycler>,
+    /// Under storage `pinned`.
+    pub(crate) locked: Arc<LockedPages>,
     pub(crate) copies: Arc<Copies>,
     /// Bytes of mapped files, resident or not.
     pub(crate) mapped_bytes: Arc<AtomicU64>,
-    /// Whether it was said that some files are not mapped though that is asked for.
+    /// Whether it was said that some models are not kept as was asked for.
     unfit_said: AtomicBool,
 }
 
@@ -62,9 +65,23 @@ impl Means {
             storage,
             mapping,
             recycler: Arc::new(Recycler::new(bytes)),
+            locked: Arc::new(LockedPages::new(None, None)),
             copies: Arc::default(),
             mapped_bytes: Arc::default(),
             unfit_said: AtomicBool::new(false),
+        }
+    }
+
+    /// Locks pages by this under `pinned`, at most so many bytes, or as many as the machine bears.
+    /// Before the first load.
+    pub(crate) fn lock_by(&mut self, locker: Option<PageLocker>, most: Option<u64>) {
+        self.locked = Arc::new(LockedPages::new(locker, most));
+    }
+
+    /// Says once that a model is not kept as was asked for.
+    fn say_unfit(&self, what: &str, reason: &str) {
+        if !self.unfit_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{what}, but kept in `anonymous` storage: {reason}; others may be too");
         }
     }
 
@@ -120,6 +137,8 @@ pub(crate) struct HostWeights {
     views: Box<[View]>,
     memory: Memory,
     copies: Arc<Copies>,
+    /// Why they are not kept as was asked for.
+    degraded: Option<String>,
 }
 
 impl HostWeights {
@@ -133,9 +152,20 @@ impl HostWeights {
         let copies = &means.copies;
         let mut storage = means.storage;
         let mut why = "as asked for".to_owned();
+        let mut degraded = None;
         let memory = match storage {
             Storage::Heap => Memory::Heap(Blocks::load(model, observer)?),
             Storage::Anonymous => region()?,
+            Storage::Pinned => match Region::load_locked(model, &means.locked, observer) {
+                Ok(region) => Memory::Anonymous(region),
+                Err(NotLocked::Failed(error)) => return Err(error),
+                Err(NotLocked::Refused(reason)) => {
+                    means.say_unfit("not page-locked", &reason);
+                    degraded = Some(format!("not page-locked: {reason}"));
+                    (storage, why) = (Storage::Anonymous, reason);
+                    region()?
+                }
+            },
             Storage::Mapped if model.base().is_some() => {
                 let what = "it is computed, or a part of a model";
                 (storage, why) = (Storage::Anonymous, what.to_owned());
@@ -156,18 +186,19 @@ impl HostWeights {
                 }
                 Err(NotMapped::Failed(error)) => return Err(error),
                 Err(NotMapped::Unfit(reason)) => {
-                    if !means.unfit_said.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(
-                            "not mapped, but kept in `anonymous` storage: {reason}; others may be too"
-                        );
-                    }
+                    means.say_unfit("not mapped", &reason);
+                    degraded = Some(format!("not mapped: {reason}"));
                     (storage, why) = (Storage::Anonymous, reason);
                     region()?
                 }
             },
         };
         tracing::info!(model = %model.name().escape_debug(), %storage, %why, "storage");
-        Ok(HostWeights::new(model, memory, copies))
+        let weights = HostWeights::new(model, memory, copies);
+        Ok(HostWeights {
+            degraded,
+            ..weights
+        })
     }
 
     /// Weights in a region that was filled.
@@ -181,6 +212,7 @@ impl HostWeights {
             views: model.tensors().iter().map(|_| View::default()).collect(),
             memory,
             copies: Arc::clone(copies),
+            degraded: None,
         }
     }
 
@@ -282,6 +314,17 @@ impl DeviceWeights for HostWeights {
         Ok(self.seen(index, kind).bytes())
     }
 
+    fn page_locked(&self) -> Option<usize> {
+        match &self.memory {
+            Memory::Anonymous(region) => region.locked(),
+            Memory::Heap(_) | Memory::Mapped(_) => None,
+        }
+    }
+
+    fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
     fn recycled_bytes(&self) -> u64 {
         match &self.memory {
             Memory::Heap(_) | Memory::Mapped(_) => 0,
@@ -326,7 +369,7 @@ impl DeviceWeights for HostWeights {
                     returned_bytes: released.held.is_none().then_some(released.returned_bytes),
                     held: released
                         .held
-                        .map(|orphan| Box::new(orphan) as Box<dyn Held>),
+                        .map(|remains| Box::new(remains) as Box<dyn Held>),
                     ..Unloaded::default()
                 }
             }

@@ -97,6 +97,14 @@ macro_rules! conforms {
 conforms! {
     host_heap: |bytes| Arc::new(Host::new(Storage::Heap, bytes));
     host_anonymous: |bytes| Arc::new(Host::new(Storage::Anonymous, bytes));
+    host_pinned_by_a_simulated_driver: |bytes| {
+        let driver = simulated_driver::Simulated::new();
+        let device = driver.device(bytes).unwrap();
+        let host = Host::new(Storage::Pinned, bytes);
+        // It lives as long as what it locks.
+        std::mem::forget(driver);
+        Arc::new(host.with_page_locker(device.page_locker(), None))
+    };
     host_mapped: |bytes| Arc::new(Host::new(Storage::Mapped, bytes));
     simulated: |bytes| Arc::new(Simulated::new(bytes));
     cuda_on_a_simulated_driver: |bytes| {

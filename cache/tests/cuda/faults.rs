@@ -47,9 +47,19 @@ fn all_of_it(driver: &Simulated, model: &Model, wanted: &[Vec<u8>]) -> Vec<Strin
         Ok(device) => device,
         Err(error) => return vec![error.to_string()],
     };
-    let ram = Host::new(Storage::Anonymous, 64 * MIB);
-    let copy = load(&ram, model, Source::Files { staging: 0 }).unwrap();
-    for source in [Source::Files { staging: MIB }, Source::Ram(&*copy)] {
+    let plain = Host::new(Storage::Anonymous, 64 * MIB);
+    let pinned = Host::new(Storage::Pinned, 64 * MIB).with_page_locker(device.page_locker(), None);
+    let [plain, pinned] =
+        [plain, pinned].map(|ram| load(&ram, model, Source::Files { staging: 0 }).unwrap());
+    if let Some(reason) = pinned.degraded() {
+        told.push(reason.to_owned());
+    }
+    let sources = [
+        Source::Files { staging: MIB },
+        Source::Ram(&*plain),
+        Source::Ram(&*pinned),
+    ];
+    for source in sources {
         let weights = match load(&device, model, source) {
             Ok(weights) => weights,
             Err(error) => {
@@ -105,9 +115,9 @@ fn a_driver_that_errs_at_each_call_in_turn_gives_typed_errors_and_nothing_is_lef
     assert!(calls > 100, "{calls}");
 
     let mut refused = 0;
+    let mut driver = Simulated::new();
     for code in [UNKNOWN, OUT_OF_MEMORY] {
         for call in 1..=calls {
-            let driver = Simulated::new();
             driver.fail(call, code, false);
             let told = all_of_it(&driver, &model, &wanted);
             let name = driver.call(call);
@@ -122,8 +132,10 @@ fn a_driver_that_errs_at_each_call_in_turn_gives_typed_errors_and_nothing_is_lef
             let may_stay =
                 ends_something(&name) || (name == "cuCtxPushCurrent_v2" && left.len() == 1);
             assert!(left.is_empty() || may_stay, "{name} ({call}): {left:?}");
-            // What a context is popped of too late is no longer the thread's to use.
             driver.fail(0, 0, false);
+            if !left.is_empty() {
+                driver = Simulated::new();
+            }
         }
     }
     assert!(refused > 50, "{refused}");

@@ -6,6 +6,7 @@ mod driver;
 mod errors;
 mod faults;
 mod leases;
+mod pinned;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -61,6 +61,7 @@ pub fn decision(kind: &str, number: u64) -> Kind {
             before: snapshot(number),
             after: snapshot(number + 4096),
             error: None,
+            degraded: None,
         })),
         "evict" => Kind::Evict(Box::new(Evict {
             model,

@@ -81,6 +81,7 @@ pub fn load(model: &str, bytes: u64, rss: u64) -> Kind {
         before: snapshot(rss.saturating_sub(bytes), 0),
         after: snapshot(rss, bytes),
         error: None,
+        degraded: None,
     }))
 }
 

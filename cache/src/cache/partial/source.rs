@@ -91,6 +91,10 @@ impl DeviceWeights for InRam<'_> {
         self.there()?.check()
     }
 
+    fn page_locked(&self) -> Option<usize> {
+        self.there().ok()?.page_locked()
+    }
+
     fn unload(self: Box<Self>) -> Unloaded {
         Unloaded::default()
     }

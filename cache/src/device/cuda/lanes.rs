@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::driver::{Context, DriverError, Event, Locked, Stream};
+use crate::driver::{Context, DriverError, Event, Locked, PageLocker, Stream};
 
 /// A half of a lane. From 1 to 4 MiB transfers gain, beyond that hardly.
 pub(super) const HALF: usize = 4 << 20;
@@ -29,7 +29,7 @@ impl Lane {
         let events = || Event::new(context).map_err(|error| error.to_string());
         let sent = [events()?, events()?];
         let mut memory = Locked::map(2 * HALF)?;
-        if let Err(error) = memory.lock(context) {
+        if let Err(error) = memory.lock(&PageLocker::of(context)) {
             tracing::warn!(
                 %error,
                 "weights pass to the device through memory that is not page-locked, which is slower"

@@ -29,7 +29,7 @@ use plimsoll_events::DeviceFigures;
 pub use tensors::{Block, Elements, Tensors};
 
 use super::{Device, DeviceMemory, DeviceWeights, Load, Source, Tier};
-use crate::driver::{self, Context, Driver, DriverError, Pool, Stream};
+use crate::driver::{self, Context, Driver, DriverError, PageLocker, Pool, Stream};
 use crate::error::LoadError;
 use crate::model::{Dtype, Model};
 use crate::storage::{WeightBytes, open_sources};
@@ -381,10 +381,9 @@ impl Device for Cuda {
                         model: model.name().to_owned(),
                         reason: error.to_string(),
                     })?;
-                if weights.is_page_locked() {
-                    transfer.direct(&bytes)?;
-                } else {
-                    transfer.staged(&inner.lanes, &From::Ram(&bytes), u64::MAX)?;
+                match weights.page_locked() {
+                    Some(granule) => transfer.direct(&bytes, granule)?,
+                    None => transfer.staged(&inner.lanes, &From::Ram(&bytes), u64::MAX)?,
                 }
             }
         }
@@ -396,6 +395,10 @@ impl Device for Cuda {
             blocks,
             counted,
         }))
+    }
+
+    fn page_locker(&self) -> Option<PageLocker> {
+        Some(PageLocker::of(&self.inner.context))
     }
 
     fn figures(&self) -> Option<DeviceFigures> {

@@ -106,14 +106,15 @@ impl Transfer<'_> {
         }
     }
 
-    /// Copies out of page-locked memory, and waits for it.
+    /// Copies out of memory that was page-locked in pieces of `granule` bytes, and waits for it.
     ///
     /// # Errors
     /// The first copy that cannot be made. None is under way any more.
-    pub(super) fn direct(&self, from: &[WeightBytes<'_>]) -> Result<(), LoadError> {
+    pub(super) fn direct(&self, from: &[WeightBytes<'_>], granule: usize) -> Result<(), LoadError> {
         let sent = Event::new(self.stream.context()).map_err(|error| self.failed(0, 0, &error))?;
         let copied = runs(self.model, self.layout, from)
             .into_iter()
+            .flat_map(|run| run.cut(granule))
             .try_for_each(|run| {
                 let to = self.addresses[run.area] + run.at;
                 // SAFETY: the run lies in the area, which nobody else uses yet; `from` keeps its
@@ -284,6 +285,7 @@ impl Work<'_> {
 }
 
 /// Bytes that lie together, both in RAM and on the device.
+#[derive(Clone, Copy)]
 struct Run {
     /// The first tensor in it.
     tensor: usize,
@@ -291,6 +293,25 @@ struct Run {
     at: u64,
     from: usize,
     len: usize,
+}
+
+impl Run {
+    /// Cuts it where what was locked at once ends.
+    fn cut(self, granule: usize) -> impl Iterator<Item = Run> {
+        let (mut done, len) = (0, self.len);
+        std::iter::from_fn(move || {
+            let from = self.from + done;
+            let next = (granule - from % granule).min(len - done);
+            let at = self.at + done as u64;
+            done += next;
+            (next > 0).then_some(Run {
+                at,
+                from,
+                len: next,
+                ..self
+            })
+        })
+    }
 }
 
 /// The largest gap between tensors that is alignment, and copied along: it belongs to the same

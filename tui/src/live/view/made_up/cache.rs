@@ -131,6 +131,7 @@ pub(in crate::live::view) fn load(model: &str, tier: &str) -> Load {
         before: Default::default(),
         after: Default::default(),
         error: None,
+        degraded: None,
     }
 }
 

@@ -152,6 +152,7 @@ pub(in crate::live::view) mod events {
             before: Snapshot::default(),
             after: Snapshot::default(),
             error: error.map(ToOwned::to_owned),
+            degraded: None,
         }))
     }
 
