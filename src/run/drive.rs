@@ -72,6 +72,9 @@ pub(crate) fn drive(
     if audience.records() {
         builder = builder.ticks(TICK);
     }
+    if let Some(bytes) = plan.pinned_at_most {
+        builder = builder.pinned_at_most(bytes);
+    }
     if let Some(churn) = churn.clone() {
         builder = builder.besides(move || churn.live_bytes());
     }
@@ -311,7 +314,7 @@ impl Running<'_> {
         let Some(device) = self
             .plan
             .tiers
-            .device()
+            .simulated()
             .filter(|_| self.plan.tiers.sticks())
         else {
             return;

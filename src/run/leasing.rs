@@ -83,7 +83,7 @@ impl Running<'_> {
             let wanted = plan.models[*model].on(tier).working_memory(working);
             plan.terms.ask(*model, wanted)
         });
-        let leased = match tiers.device() {
+        let leased = match tiers.simulated() {
             Some(device) if tiers.sticks() && tier != Tier::RAM => {
                 let leased = self.cache.lease_timeout(wanted, PATIENCE);
                 if let Err(Error::Timeout { .. }) = leased {

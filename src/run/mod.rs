@@ -5,6 +5,7 @@
 //! | `models` | which models, opened or made |
 //! | `workload` | which of them are leased, where, when, and for how long |
 //! | `tiers` | how much may be where, and what is to go wrong |
+//! | `place` | the device |
 //! | `terms` | patches, and making do with a part |
 //! | `churn` | what real loaders do to the heap besides |
 //! | `touch` | what is done with the weights |
@@ -20,6 +21,7 @@ mod drive;
 mod leasing;
 pub(crate) mod models;
 mod opening;
+pub(crate) mod place;
 mod random;
 mod shown;
 pub(crate) mod terms;
@@ -75,6 +77,8 @@ pub(crate) struct Plan {
     pub(crate) storage: Storage,
     pub(crate) mapping: Mapping,
     pub(crate) huge_pages: bool,
+    /// How much of RAM may be page-locked, bytes.
+    pub(crate) pinned_at_most: Option<u64>,
     pub(crate) churning: Churning,
     pub(crate) touch: Touch,
     pub(crate) snapshots: Snapshots,

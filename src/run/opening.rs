@@ -62,6 +62,9 @@ fn options(plan: &Plan, cached: bool) -> BTreeMap<String, String> {
     if cached && plan.huge_pages {
         options.insert("huge-pages".to_owned(), "yes".to_owned());
     }
+    if let Some(most) = plan.pinned_at_most.filter(|_| cached) {
+        options.insert("pinned-at-most".to_owned(), Size(most).to_string());
+    }
     if plan.churning != Churning::None {
         let churn = if cached { "beside" } else { "only" };
         options.insert("churn".to_owned(), churn.to_owned());

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use malloc_stats::Size;
 use plimsoll_cache::Budget;
-use plimsoll_cache::device::{Device, FaultSyntax, Injection, Simulated};
+use plimsoll_cache::device::{Device, Fault, FaultSyntax, Injection, Simulated};
 use plimsoll_events::DeviceSeen;
+
+use super::place::{Chosen, Place};
 
 /// A budget, as the command line says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,48 +38,6 @@ impl fmt::Display for Limit {
         match self {
             Limit::Auto => f.write_str("auto"),
             Limit::Fixed(bytes) => Size(*bytes).fmt(f),
-        }
-    }
-}
-
-/// A device that is not the CPU, as the command line says it.
-#[derive(Debug, Clone)]
-pub(crate) struct Chosen {
-    text: String,
-    pub(crate) device: Arc<Simulated>,
-}
-
-impl Chosen {
-    /// All its memory, bytes.
-    pub(crate) fn total(&self) -> u64 {
-        self.device.memory().total.bytes().unwrap_or(0)
-    }
-}
-
-/// Where leases are asked for that say nothing else.
-#[derive(Debug, Clone)]
-pub(crate) enum Place {
-    Cpu,
-    Device(Chosen),
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Place, String> {
-        match text {
-            "cpu" => Ok(Place::Cpu),
-            text if text.starts_with("simulated") => {
-                let device: Simulated = text.parse().map_err(|error| format!("{error}"))?;
-                Ok(Place::Device(Chosen {
-                    text: text.to_owned(),
-                    device: Arc::new(device),
-                }))
-            }
-            other => Err(format!(
-                "no device `{}` here: cpu, or simulated:SIZE[,GBPS], such as simulated:8GiB,25",
-                other.escape_debug()
-            )),
         }
     }
 }
@@ -174,11 +134,26 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// The device, where that is not the CPU.
-    pub(crate) fn device(&self) -> Option<&Arc<Simulated>> {
+    pub(crate) fn device(&self) -> Option<&Arc<dyn Device>> {
         match &self.place {
             Place::Cpu => None,
             Place::Device(chosen) => Some(&chosen.device),
         }
+    }
+
+    /// The device, where it only pretends to be one.
+    pub(crate) fn simulated(&self) -> Option<&Arc<Simulated>> {
+        match &self.place {
+            Place::Cpu => None,
+            Place::Device(chosen) => chosen.simulated.as_ref(),
+        }
+    }
+
+    fn injected(&self) -> impl Iterator<Item = &Injection> {
+        self.inject.iter().filter_map(|inject| match inject {
+            Inject::Device(injection) => Some(injection),
+            Inject::Read(_) => None,
+        })
     }
 
     /// The budget of RAM.
@@ -191,22 +166,21 @@ impl Tiers {
 
     /// What is wrong with the device's options, if anything is.
     pub(crate) fn fault(&self) -> Option<String> {
+        if let Some(injection) = self.injected().next()
+            && self.simulated().is_none()
+        {
+            return Some(format!(
+                "--inject {injection}: only a simulated device can have that; name one with \
+                 --device simulated:SIZE, or inject read:N"
+            ));
+        }
         let Place::Device(chosen) = &self.place else {
-            let injected = self.inject.iter().find_map(|inject| match inject {
-                Inject::Device(injection) => Some(injection),
-                Inject::Read(_) => None,
+            return self.vram.map(|vram| {
+                format!(
+                    "--vram {vram}: the CPU has none; name a device with --device cuda:N or \
+                     simulated:SIZE, or give the budget of RAM with --ram"
+                )
             });
-            return match (injected, self.vram) {
-                (Some(injection), _) => Some(format!(
-                    "--inject {injection}: only a simulated device can have that; name one with \
-                     --device simulated:SIZE, or inject read:N"
-                )),
-                (None, Some(vram)) => Some(format!(
-                    "--vram {vram}: the CPU has none; name a device with --device simulated:SIZE, \
-                     or give the budget of RAM with --ram"
-                )),
-                (None, None) => None,
-            };
         };
         (self.working > chosen.total()).then(|| {
             format!(
@@ -218,10 +192,15 @@ impl Tiers {
         })
     }
 
-    /// The device's budget. It has no other users, so that nothing is left to them: the reserve is
-    /// the working memory of one lease.
+    /// The device's budget. A simulated one has no other users, so that nothing is left to them: the
+    /// reserve is the working memory of one lease. A real one has, and its budget follows what is
+    /// free, less that, or less what is usual where none is declared.
     fn device_budget(&self, chosen: &Chosen) -> Budget {
         match self.vram {
+            None | Some(Limit::Auto) if chosen.simulated.is_none() => match self.working {
+                0 => Budget::auto(),
+                working => Budget::auto().reserve(working),
+            },
             None => Budget::fixed(chosen.total()).reserve(self.working),
             Some(Limit::Auto) => Budget::auto().reserve(self.working),
             Some(Limit::Fixed(bytes)) => Budget::fixed(bytes),
@@ -237,9 +216,9 @@ impl Tiers {
         let Place::Device(chosen) = &self.place else {
             return builder;
         };
-        for inject in &self.inject {
-            if let Inject::Device(injection) = inject {
-                chosen.device.inject_every(*injection);
+        if let Some(device) = &chosen.simulated {
+            for injection in self.injected() {
+                device.inject_every(*injection);
             }
         }
         builder.device(Arc::clone(&chosen.device), self.device_budget(chosen))
@@ -252,7 +231,17 @@ impl Tiers {
         };
         let budget_bytes = match self.vram {
             Some(Limit::Fixed(bytes)) => bytes,
-            Some(Limit::Auto) | None => chosen.total().saturating_sub(self.working),
+            Some(Limit::Auto) | None if chosen.simulated.is_some() => {
+                chosen.total().saturating_sub(self.working)
+            }
+            Some(Limit::Auto) | None => {
+                let reserve = match self.working {
+                    0 => plimsoll_cache::budget::DEVICE_RESERVE,
+                    working => working,
+                };
+                let free = chosen.device.memory().free.bytes().unwrap_or(0);
+                free.saturating_sub(reserve)
+            }
         };
         vec![DeviceSeen {
             tier: chosen.device.name().to_owned(),
@@ -263,11 +252,8 @@ impl Tiers {
 
     /// Whether any of the faults has transfers stand still.
     pub(crate) fn sticks(&self) -> bool {
-        let stuck = |inject: &Inject| match inject {
-            Inject::Device(injection) => injection.fault == plimsoll_cache::device::Fault::Stuck,
-            Inject::Read(_) => false,
-        };
-        self.inject.iter().any(stuck)
+        self.injected()
+            .any(|injection| injection.fault == Fault::Stuck)
     }
 
     /// How often a read of a file is to fail, as divisors of its number.

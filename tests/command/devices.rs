@@ -290,3 +290,49 @@ fn a_lease_on_the_device_waits_for_the_runs_own_releases_there() {
         assert_eq!(number(&tier(&report, "simulated")["loads"]), 2);
     }
 }
+
+/// Runs on `cuda:0` with this for a driver.
+fn with_driver(world: &World, library: &[u8], options: &[&str]) -> String {
+    let folder = world.path("driver");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("libcuda.so.1"), library).unwrap();
+    let arguments = [&["run", "--device", "cuda:0", "--record", "r"], options].concat();
+    let mut command = world.command(&arguments);
+    let output = command.env("LD_LIBRARY_PATH", folder).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(!world.path("r").exists() && !world.path("cache").exists());
+    said
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn without_a_driver_a_run_on_a_gpu_is_refused_plainly_before_anything_is_made() {
+    let world = World::new();
+    let said = with_driver(&world, b"", &[]);
+    let begin = "plimsoll: --device cuda:0: no NVIDIA driver: ";
+    assert!(said.starts_with(begin), "{said}");
+    assert!(said.contains("libcuda.so.1: file too short"), "{said}");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn with_a_driver_a_run_on_a_gpu_says_which_program_has_cuda() {
+    let world = World::new();
+    let library = world.path("simulated.so");
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/cache/tests/cuda/driver/library.rs"
+    );
+    let built = std::process::Command::new("rustc")
+        .args(["--edition", "2024", "--crate-type", "cdylib", "-o"])
+        .args([library.as_os_str(), source.as_ref()])
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let said = with_driver(&world, &std::fs::read(library).unwrap(), &[]);
+    assert!(
+        said.contains("built without CUDA: use plimsoll-cuda"),
+        "{said}"
+    );
+}

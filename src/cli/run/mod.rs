@@ -37,6 +37,9 @@ A workload file has one JSON object a line:
 `lease` names file stems; `on`, `hold_ms` and `at_ms` may be left out. `on` takes cpu, or device,
 which is what --device names and what a lease is asked for on where nothing is said.
 
+A device cuda:N is an NVIDIA GPU; plimsoll-cuda has them (docs/cuda.md). Its budget follows what the
+driver says is free, less --working-memory or 3 GiB.
+
 A simulated device is memory of this host that behaves like a device's: it has SIZE of its own,
 takes GBPS gigabytes a second, verifies what it is given, and can be made to fail. What is measured
 on it says `simulated`.

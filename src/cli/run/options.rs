@@ -12,8 +12,9 @@ use plimsoll_profiles::Profile;
 
 use crate::output::Output;
 use crate::run::models::{self, Source};
+use crate::run::place;
 use crate::run::terms::{As, Asked, Named, Opened, Share, Terms};
-use crate::run::tiers::{Inject, KeepAlive, Limit, Place, Tiers};
+use crate::run::tiers::{Inject, KeepAlive, Limit, Tiers};
 use crate::run::{Churning, Plan, Publishing, Touch, workload};
 use crate::synthetic;
 
@@ -51,9 +52,9 @@ pub(crate) struct RunOptions {
     /// changes [default: 60 % of the set, at least its largest; auto where the machine has less]
     #[arg(long, value_name = "auto|SIZE")]
     ram: Option<Limit>,
-    /// Where models are leased: cpu, or simulated:SIZE or simulated:SIZE,GBPS
+    /// Where models are leased: cpu, cuda:N, simulated:SIZE or simulated:SIZE,GBPS
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: Place,
+    device: place::Named,
     /// The device's budget, or auto: what it says is free, less --working-memory [default: all of
     /// its memory, less --working-memory]
     #[arg(long, value_name = "auto|SIZE")]
@@ -103,9 +104,13 @@ pub(crate) struct RunOptions {
     /// Have things go wrong (see below); may be given more than once
     #[arg(long, value_name = "FAULT[:N]")]
     inject: Vec<Inject>,
-    /// How weights are kept in RAM: heap, anonymous or mapped
+    /// How weights are kept in RAM: heap, anonymous, pinned or mapped
     #[arg(long, value_name = "STORAGE", default_value_t)]
     storage: Storage,
+    /// Lock no more of RAM than that, under storage pinned [default: half of it, or of the cgroup's
+    /// limit]
+    #[arg(long, value_name = "SIZE")]
+    pinned_at_most: Option<Size>,
     /// What the kernel is told of mapped files: none, sequential, willneed or populate
     #[arg(long, value_name = "ADVICE", default_value_t)]
     advise: Advice,
@@ -192,7 +197,7 @@ impl RunOptions {
         }
         let tiers = Tiers {
             ram: self.ram.unwrap_or(Limit::Fixed(0)),
-            place: self.device.clone(),
+            place: self.device.open()?,
             vram: self.vram,
             working: self.working_memory.map_or(0, |size| size.0),
             keep_ram_copy: self.keep_ram_copy == Keep::Yes,
@@ -246,7 +251,9 @@ impl RunOptions {
         ];
         let of_mapped = given.map(|(option, is_given)| (option, is_given, Storage::Mapped));
         let huge = ("--huge-pages", self.huge_pages, Storage::Anonymous);
-        let mut all = of_mapped.into_iter().chain([huge]);
+        let pinned = self.pinned_at_most.is_some();
+        let pinned = ("--pinned-at-most", pinned, Storage::Pinned);
+        let mut all = of_mapped.into_iter().chain([huge, pinned]);
         all.find(|(_, is_given, storage)| *is_given && *storage != self.storage)
             .map(|(option, _, storage)| (option, storage))
     }
@@ -287,6 +294,7 @@ impl Job<'_> {
             storage: options.storage,
             mapping: options.mapping(),
             huge_pages: options.huge_pages,
+            pinned_at_most: options.pinned_at_most.map(|size| size.0),
             churning: if options.churn_only {
                 Churning::Only
             } else if options.churn {
@@ -315,8 +323,7 @@ fn settle(seconds: f64) -> Result<Duration, String> {
 }
 
 /// Smaller than the set, so that something has to be evicted, and large enough for every model with
-/// its patches;
-/// but no larger than what can be had, unless the kernel can take it back.
+/// its patches; but no larger than what can be had, unless the kernel can take it back.
 fn default_budget(models: &[Model], storage: Storage, terms: &Terms) -> Limit {
     let charges = models.iter().enumerate().map(|(at, model)| {
         let patched = terms.patched_bytes(models, at);
