@@ -67,6 +67,9 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                     Origin::File => paint.tone(Tone::Faint, "  from file"),
                 },
             };
+            let degraded = load.degraded.as_ref().map_or(String::new(), |why| {
+                paint.tone(Tone::Warn, &format!("  {}", safe(why)))
+            });
             let given = match load.gave_back {
                 Metric::Exact(0) => none(),
                 other => other.to_string(),
@@ -91,7 +94,7 @@ pub fn line(paint: &Paint, event: &Event) -> Option<String> {
                     none(),
                     given,
                 ],
-                &why,
+                &(why + &degraded),
             ))
         }
         Kind::Evict(evict) => {
@@ -334,6 +337,25 @@ mod tests {
     use plimsoll_events::Evict;
 
     use super::*;
+
+    #[test]
+    fn a_load_says_why_it_is_not_kept_as_was_asked_for() {
+        let nothing = serde_json::to_value(Snapshot::default()).unwrap();
+        let told = serde_json::json!({
+            "event": "load", "v": plimsoll_events::VERSION, "seq": 0, "at_us": 0,
+            "model": "sdxl", "tier": "ram", "bytes": 4096, "charged_bytes": 4096, "took_us": 9,
+            "recycled_bytes": 0, "gave_back": { "grade": "exact", "bytes": 0 }, "snapshots_us": 1,
+            "before": nothing, "after": nothing,
+            "degraded": "not page-locked: \u{1b}[2J1.0 GiB may be",
+        });
+        let event: Event = serde_json::from_value(told).unwrap();
+        let said = line(&Paint::plain(), &event).unwrap();
+        assert!(said.contains("not page-locked: "), "{said}");
+        assert!(
+            said.ends_with("1.0 GiB may be") && !said.contains('\u{1b}'),
+            "{said:?}"
+        );
+    }
 
     #[test]
     fn an_eviction_says_what_was_free_on_its_device() {

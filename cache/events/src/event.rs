@@ -253,6 +253,9 @@ pub struct TierPicture {
     /// What of its models is mapped files, which the machine can take back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub page_cache: Option<PageCache>,
+    /// Memory that is page-locked for its models, or waits to be used so by a load.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub page_locked_bytes: u64,
     /// What the device's driver says of its memory, where it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device: Option<Box<DeviceFigures>>,

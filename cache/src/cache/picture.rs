@@ -143,6 +143,7 @@ impl Gate {
                 .resident()
                 .filter_map(|entry| page_cache(entry, account.tier))
                 .reduce(PageCache::plus),
+            page_locked_bytes: self.io.devices[account.tier].page_locked_bytes(),
             device: figures[account.tier].take(),
         });
         let pictured = |entry: &Arc<Entry>, phases: &[Phase]| ModelPicture {

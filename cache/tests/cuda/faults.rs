@@ -105,7 +105,7 @@ fn bytes_of(model: &Model) -> Vec<Vec<u8>> {
 #[test]
 fn a_driver_that_errs_at_each_call_in_turn_gives_typed_errors_and_nothing_is_left() {
     let folder = Folder::new();
-    let model = folder.model("m", 3 * MIB + 7);
+    let model = folder.model("m", 9 * MIB / 8 + 7);
     let wanted = bytes_of(&model);
     let driver = Simulated::new();
     driver.fail(0, 0, false);

@@ -51,6 +51,9 @@ fn exactly_a_models_pages_are_locked_and_the_device_reads_them_by_itself() {
         "no lane was needed"
     );
     assert!(loads(&heard).iter().all(|load| load.degraded.is_none()));
+    let tiers = cache.residency().tiers;
+    assert_eq!(tiers[0].page_locked_bytes, Storage::Pinned.charge(&model));
+    assert!(tiers[1].device.as_ref().unwrap().pool_used.bytes() > Some(0));
     drop(lease);
     cache.clear();
     assert_eq!(driver.count(Count::RegisteredBytes), 0);
@@ -61,8 +64,8 @@ fn pages_of_an_evicted_model_are_used_again_by_smaller_and_by_larger_ones() {
     let folder = Folder::new();
     let driver = Simulated::new();
     let device = Arc::new(driver.device(512 * MIB).unwrap());
-    let (cache, heard) = cache(&device, 150 * MIB, Some(256 * MIB));
-    let models = [140 * MIB, 80 * MIB + 3, 130 * MIB, 149 * MIB]
+    let (cache, heard) = cache(&device, 75 * MIB, Some(256 * MIB));
+    let models = [70 * MIB, 40 * MIB + 3, 66 * MIB, 74 * MIB]
         .map(|bytes| folder.model(&format!("m{}", bytes / MIB), bytes));
     for _ in 0..2 {
         for model in &models {

@@ -81,6 +81,9 @@ fn loaded(facts: &mut Facts, load: &Load, theme: &Theme) {
         size = size.faint(" while it was tried");
     }
     facts.add("bytes", &size);
+    if let Some(why) = &load.degraded {
+        facts.add("kept", &Line::of(Role::Warn, why.clone()));
+    }
     let mut took = Line::default().text(seconds(load.took_us));
     if let Some(rate) = figures::rate(load.bytes, load.took_us).filter(|_| load.error.is_none()) {
         took = took.faint(", ").and(Role::Strong, rate);

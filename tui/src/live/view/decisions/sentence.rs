@@ -177,6 +177,9 @@ fn loaded(load: &Load, grown: Option<i64>, theme: &Theme) -> Line {
         let back = compact_metric(&theme.paint(0), load.gave_back);
         says = says.faint("; gave back ").text(back);
     }
+    if let Some(why) = &load.degraded {
+        says = says.faint("; ").and(Role::Warn, why.clone());
+    }
     if let Some(grown) = grown {
         says = says
             .faint("; RSS ")

@@ -67,6 +67,10 @@ fn total(state: &State, at: usize, tier: &TierPicture) -> Apart {
     if tier.pinned_bytes > 0 {
         says = says.faint(format!(", pinned {}", compact(tier.pinned_bytes)));
     }
+    if tier.page_locked_bytes > 0 {
+        let locked = compact(tier.page_locked_bytes);
+        says = says.faint(format!(", page-locked {locked}"));
+    }
     says = says.faint(format!(", {} resident", tier.resident_models));
     if let Some(waiting) = state.waiting.as_ref().filter(|_| is_ram)
         && waiting.value > 0
