@@ -160,6 +160,10 @@ functions! {
     trim_pool = c"cuMemPoolTrimTo"(pool: Handle, keep: usize);
     /// Asks a pool.
     pool_attribute = c"cuMemPoolGetAttribute"(pool: Handle, attribute: c_uint, value: *mut c_void);
+    /// Has a pool behave.
+    set_pool_attribute = c"cuMemPoolSetAttribute"(
+        pool: Handle, attribute: c_uint, value: *mut c_void,
+    );
     /// Takes memory out of a pool.
     allocate = c"cuMemAllocFromPoolAsync"(
         address: *mut Address, bytes: usize, pool: Handle, stream: Handle,

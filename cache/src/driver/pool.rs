@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ptr::null_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::functions::{Address, Handle, PoolProps};
 use super::{Context, DriverError, Stream};
@@ -10,15 +11,19 @@ use super::{Context, DriverError, Stream};
 /// `CU_MEM_ALLOCATION_TYPE_PINNED` and `CU_MEM_LOCATION_TYPE_DEVICE`: memory that stays on a device.
 const ON_A_DEVICE: u32 = 1;
 
+/// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`.
+const RELEASE_THRESHOLD: u32 = 4;
+
 /// `CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT` and `CU_MEMPOOL_ATTR_USED_MEM_CURRENT`.
 const RESERVED: u32 = 5;
 const USED: u32 = 7;
 
-/// A pool on one device. What is freed goes back to the device as soon as the driver looks
-/// (its release threshold is 0), or when the pool is trimmed.
+/// A pool on one device. What is freed goes back to the device as soon as the driver looks (its
+/// release threshold is 0), or when the pool is trimmed.
 pub(crate) struct Pool {
     context: Arc<Context>,
     handle: Handle,
+    holds_on: AtomicBool,
 }
 
 // SAFETY: the driver's calls may come from any thread; handles are not bound to one.
@@ -63,6 +68,7 @@ impl Pool {
         Ok(Pool {
             context: Arc::clone(context),
             handle,
+            holds_on: AtomicBool::new(false),
         })
     }
 
@@ -107,14 +113,36 @@ impl Pool {
         })
     }
 
-    /// Gives the device back what nobody uses.
+    /// Gives the device back what nobody uses, as long as the pool has more than `keep` bytes.
     ///
     /// # Errors
     /// The driver's.
-    pub(crate) fn trim(&self) -> Result<(), DriverError> {
+    pub(crate) fn trim(&self, keep: u64) -> Result<(), DriverError> {
         let _bound = self.context.bind()?;
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         // SAFETY: a pool of this context.
-        unsafe { self.context.functions().trim_pool(self.handle, 0) }
+        unsafe { self.context.functions().trim_pool(self.handle, keep) }
+    }
+
+    /// Whether it holds on to what nobody uses until it is trimmed, or gives it back as soon as the
+    /// driver looks.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn hold_on(&self, holds: bool) -> Result<(), DriverError> {
+        if self.holds_on.swap(holds, Ordering::Relaxed) == holds {
+            return Ok(());
+        }
+        let _bound = self.context.bind()?;
+        let mut threshold = if holds { u64::MAX } else { 0 };
+        // SAFETY: this attribute is a number of 64 bits.
+        unsafe {
+            self.context.functions().set_pool_attribute(
+                self.handle,
+                RELEASE_THRESHOLD,
+                (&raw mut threshold).cast(),
+            )
+        }
     }
 }
 

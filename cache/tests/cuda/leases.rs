@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use malloc_stats::Metric;
-use plimsoll_cache::device::{Cuda, Device};
+use plimsoll_cache::device::{Cuda, Device, Load, Source};
+use plimsoll_cache::observe::Unobserved;
 use plimsoll_cache::{Budget, Cache};
 use plimsoll_events::{Kind, Received};
 
@@ -141,4 +142,39 @@ fn loads_and_unloads_leave_nothing_behind_however_many() {
     drop(cache);
     drop(device);
     assert!(driver.left().is_empty(), "{:?}", driver.left());
+}
+
+#[test]
+fn memory_is_kept_for_a_load_that_is_expected_and_given_back_where_none_comes() {
+    let folder = Folder::new();
+    let driver = Simulated::new();
+    let device = driver.device(64 * MIB).unwrap();
+    let (one, two) = (folder.model("one", 8 * MIB), folder.model("two", 6 * MIB));
+    let load = |model| {
+        let load = Load {
+            model,
+            source: Source::Files { staging: MIB },
+            observer: &Unobserved,
+        };
+        device.load(&load).unwrap()
+    };
+    let reserved = || device.figures().unwrap().pool_reserved.bytes().unwrap();
+    let there = driver.count(Count::FreeBytes);
+    let weights = load(&one);
+    device.expect(device.charge(&two));
+    let unloaded = weights.unload();
+    assert_eq!(unloaded.recycled_bytes, device.charge(&two));
+    // As far as whole pages of the device go.
+    let kept = device.charge(&two).next_multiple_of(2 * MIB);
+    assert_eq!(reserved(), kept);
+    assert_eq!(driver.count(Count::FreeBytes), there - kept);
+    // What is kept is there for weights all the same.
+    assert_eq!(device.memory().free.bytes(), Some(64 * MIB));
+    let weights = load(&two);
+    assert_eq!((reserved(), device.kept_bytes()), (kept, 0));
+    device.expect(device.charge(&one));
+    drop(weights);
+    assert_eq!(reserved(), kept);
+    device.unexpect(u64::MAX);
+    assert_eq!((reserved(), driver.count(Count::FreeBytes)), (0, there));
 }

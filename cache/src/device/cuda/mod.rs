@@ -13,6 +13,7 @@
 #[cfg(feature = "cuda")]
 mod candle;
 mod counted;
+mod kept;
 mod lanes;
 mod layout;
 mod tensors;
@@ -34,6 +35,7 @@ use crate::error::LoadError;
 use crate::model::{Dtype, Model};
 use crate::storage::{WeightBytes, open_sources};
 use counted::{Counted, Tally};
+use kept::Kept;
 use lanes::Lanes;
 use layout::{Layout, MadeOf};
 use transfer::{From, Transfer};
@@ -55,6 +57,7 @@ struct Inner {
     copies: Arc<Stream>,
     pool: Pool,
     lanes: Lanes,
+    kept: Mutex<Kept>,
     /// It holds no more than so many bytes.
     within: u64,
     tally: Mutex<Tally>,
@@ -112,6 +115,7 @@ impl Cuda {
                 pool: Pool::new(&context)?,
                 lanes: Lanes::new(&context, &copies),
                 copies,
+                kept: Mutex::default(),
                 within: u64::MAX,
                 tally: Mutex::default(),
                 largest_block: Mutex::new(Metric::Unavailable),
@@ -149,6 +153,65 @@ impl Inner {
         Ok((free.min(left), total.min(self.within)))
     }
 
+    fn bring(
+        self: &Arc<Self>,
+        load: &Load<'_>,
+        layout: Layout,
+        charge: u64,
+        outside: u64,
+    ) -> Result<CudaWeights, LoadError> {
+        let model = load.model;
+        let counted = Counted::new(self, charge, outside)
+            .map_err(|_| self.out_of_memory(model, charge, None))?;
+        let memory = self.allocate(model, &layout)?;
+        if outside > 0 {
+            // The library cleared its memory in the order of its own stream.
+            let after = self.copies.follow(&self.consumer);
+            after.map_err(|error| self.refused(model, error))?;
+        }
+        let transfer = Transfer {
+            device: &self.name,
+            model,
+            layout: &layout,
+            addresses: &memory.addresses(),
+            stream: &self.copies,
+            observer: load.observer,
+        };
+        match load.source {
+            Source::Files { staging } => {
+                let sources = open_sources(model)?;
+                for tensor in model.tensors() {
+                    load.observer.before_tensor(model, tensor);
+                    load.observer.after_tensor(model, tensor);
+                }
+                transfer.staged(&self.lanes, &From::Sources(&sources), staging)?;
+                sources.still_the_same(model)?;
+            }
+            Source::Ram(weights) => {
+                let bytes: Vec<WeightBytes<'_>> = (0..model.tensors().len())
+                    .map(|index| weights.bytes(index))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| LoadError::Copy {
+                        model: model.name().to_owned(),
+                        reason: error.to_string(),
+                    })?;
+                match weights.page_locked() {
+                    Some(granule) => transfer.direct(&bytes, granule)?,
+                    None => transfer.staged(&self.lanes, &From::Ram(&bytes), u64::MAX)?,
+                }
+            }
+        }
+        let blocks = memory.into_blocks(model, &layout)?;
+        Ok(CudaWeights {
+            inner: Arc::clone(self),
+            model: model.clone(),
+            layout,
+            blocks,
+            counted,
+            recycled_bytes: 0,
+        })
+    }
+
     fn out_of_memory(&self, model: &Model, asked: u64, reason: Option<String>) -> LoadError {
         let (free, total) = self.memory().unwrap_or_default();
         LoadError::OutOfMemory {
@@ -170,6 +233,35 @@ impl Inner {
         }
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the driver take back what is not used, unless some of that is kept.
+    fn hold_on(&self) -> Result<(), DriverError> {
+        let kept = self.kept().bytes();
+        self.pool.hold_on(kept > 0)
+    }
+
+    /// Gives the device back what is not used and kept for no load.
+    fn trim(&self) -> Result<(), DriverError> {
+        self.hold_on()?;
+        match self.kept().bytes() {
+            0 => self.pool.trim(0),
+            kept => self
+                .pool
+                .trim(self.pool.figures()?.used.saturating_add(kept)),
+        }
+    }
+
+    /// Trims where something is to be given back. Where that fails the driver does it when it next
+    /// waits for something.
+    fn trim_if(&self, is_due: bool) {
+        if is_due && let Err(error) = self.trim() {
+            tracing::warn!(device = %self.name, %error, "memory was not given back");
+        }
+    }
+
     /// Finds the largest block that can be had by trying, to a sixteenth.
     fn try_largest(&self, below: u64) -> Metric {
         let (mut can, mut cannot) = (0, below);
@@ -188,7 +280,7 @@ impl Inner {
                 Err(_) => return Metric::Unavailable,
             }
         }
-        let _ = self.pool.trim();
+        let _ = self.trim();
         Metric::Estimated(can)
     }
 
@@ -314,7 +406,7 @@ impl Drop for Memory<'_> {
             }
         }
         let freed = self.inner.copies.finish();
-        let _ = freed.and_then(|()| self.inner.pool.trim());
+        let _ = freed.and_then(|()| self.inner.trim());
     }
 }
 
@@ -344,57 +436,35 @@ impl Device for Cuda {
     }
 
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {
-        let (inner, model) = (&self.inner, load.model);
-        let layout = Layout::new(model, &*inner.library);
+        let inner = &self.inner;
+        let layout = Layout::new(load.model, &*inner.library);
         let (charge, outside) = (layout.charge(), layout.outside());
-        let counted = Counted::new(inner, charge, outside)
-            .map_err(|_| inner.out_of_memory(model, charge, None))?;
-        let memory = inner.allocate(model, &layout)?;
-        if outside > 0 {
-            // The library cleared its memory in the order of its own stream.
-            let after = inner.copies.follow(&inner.consumer);
-            after.map_err(|error| inner.refused(model, error))?;
+        let (recycled, is_due) = inner.kept().take(charge);
+        inner.trim_if(is_due);
+        let brought = inner.bring(load, layout, charge, outside);
+        if brought.is_err() {
+            inner.kept().failed(recycled);
         }
-        let transfer = Transfer {
-            device: &inner.name,
-            model,
-            layout: &layout,
-            addresses: &memory.addresses(),
-            stream: &inner.copies,
-            observer: load.observer,
-        };
-        match load.source {
-            Source::Files { staging } => {
-                let sources = open_sources(model)?;
-                for tensor in model.tensors() {
-                    load.observer.before_tensor(model, tensor);
-                    load.observer.after_tensor(model, tensor);
-                }
-                transfer.staged(&inner.lanes, &From::Sources(&sources), staging)?;
-                sources.still_the_same(model)?;
-            }
-            Source::Ram(weights) => {
-                let bytes: Vec<WeightBytes<'_>> = (0..model.tensors().len())
-                    .map(|index| weights.bytes(index))
-                    .collect::<Result<_, _>>()
-                    .map_err(|error| LoadError::Copy {
-                        model: model.name().to_owned(),
-                        reason: error.to_string(),
-                    })?;
-                match weights.page_locked() {
-                    Some(granule) => transfer.direct(&bytes, granule)?,
-                    None => transfer.staged(&inner.lanes, &From::Ram(&bytes), u64::MAX)?,
-                }
-            }
-        }
-        let blocks = memory.into_blocks(model, &layout)?;
-        Ok(Box::new(CudaWeights {
-            inner: Arc::clone(inner),
-            model: model.clone(),
-            layout,
-            blocks,
-            counted,
-        }))
+        let mut weights = brought?;
+        weights.recycled_bytes = recycled;
+        Ok(Box::new(weights))
+    }
+
+    fn expect(&self, bytes: u64) {
+        self.inner.kept().expect(bytes);
+    }
+
+    fn unexpect(&self, bytes: u64) {
+        let is_due = self.inner.kept().unexpect(bytes);
+        self.inner.trim_if(is_due);
+    }
+
+    fn take_given(&self) -> u64 {
+        self.inner.kept().take_given()
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.inner.kept().bytes()
     }
 
     fn page_locker(&self) -> Option<PageLocker> {

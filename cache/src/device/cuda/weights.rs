@@ -26,6 +26,8 @@ pub(super) struct CudaWeights {
     /// One to an area. Emptied only while they are let go of.
     pub(super) blocks: Vec<Box<dyn Block>>,
     pub(super) counted: Counted,
+    /// What of its memory was kept for it.
+    pub(super) recycled_bytes: u64,
 }
 
 impl CudaWeights {
@@ -54,7 +56,8 @@ impl CudaWeights {
             .collect()
     }
 
-    fn freed(&mut self) -> (DeviceFreed, Vec<Left>) {
+    /// Returns what was kept of it for loads to come, too.
+    fn freed(&mut self) -> (DeviceFreed, Vec<Left>, u64) {
         let inner = Arc::clone(&self.inner);
         let look = || {
             let free = inner.context.memory().ok().map(|(free, _)| free);
@@ -63,8 +66,15 @@ impl CudaWeights {
         };
         let (free_before, pool_before) = look();
         let held = self.let_go();
+        let in_pool = |left: &Left| if left.is_outside { 0 } else { left.bytes };
+        let held_in_pool: u64 = held.iter().map(in_pool).sum();
+        let loose = self.layout.charge() - self.layout.outside() - held_in_pool;
+        let kept = inner.kept().freed(loose);
         // Only once its users are done is anything free, and only then can it be given back.
-        let given = inner.consumer.finish().and_then(|()| inner.pool.trim());
+        let given = inner
+            .hold_on()
+            .and_then(|()| inner.consumer.finish())
+            .and_then(|()| inner.trim());
         if let Err(error) = given {
             tracing::warn!(
                 device = %inner.name,
@@ -80,7 +90,7 @@ impl CudaWeights {
             pool_before,
             pool_after,
         };
-        (freed, held)
+        (freed, held, kept)
     }
 }
 
@@ -108,6 +118,10 @@ impl DeviceWeights for CudaWeights {
             .map_err(|reason| self.refused(tensor, reason))
     }
 
+    fn recycled_bytes(&self) -> u64 {
+        self.recycled_bytes
+    }
+
     fn bytes(&self, index: usize) -> Result<WeightBytes<'_>, Error> {
         let tensor = &self.model.tensors()[index];
         let home = self.layout.homes[index];
@@ -128,10 +142,11 @@ impl DeviceWeights for CudaWeights {
     }
 
     fn unload(mut self: Box<Self>) -> Unloaded {
-        let (freed, held) = self.freed();
+        let (freed, held, recycled_bytes) = self.freed();
         let held = self.counted.leave(held);
         Unloaded {
-            returned_bytes: Some(self.counted.bytes),
+            recycled_bytes,
+            returned_bytes: Some(self.counted.bytes - recycled_bytes),
             device: Some(freed),
             held: held.map(|held| Box::new(held) as Box<dyn Held>),
             ..Unloaded::default()
@@ -142,7 +157,7 @@ impl DeviceWeights for CudaWeights {
 impl Drop for CudaWeights {
     fn drop(&mut self) {
         if !self.blocks.is_empty() {
-            let (_, held) = self.freed();
+            let (_, held, _) = self.freed();
             self.counted.leave(held);
         }
     }

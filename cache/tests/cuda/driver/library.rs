@@ -52,6 +52,7 @@ struct Point {
 struct Pool {
     used: u64,
     reserved: u64,
+    threshold: u64,
 }
 
 struct Allocation {
@@ -255,10 +256,12 @@ impl Driver {
         }
     }
 
-    /// What pools do not use goes back, as their release threshold is 0.
+    /// What pools do not use goes back, beyond their release threshold.
     fn settle(&mut self) {
         for pool in self.pools.values_mut() {
-            pool.reserved = pool.used.next_multiple_of(2 * MIB);
+            if pool.reserved > pool.threshold {
+                pool.reserved = pool.used.next_multiple_of(2 * MIB);
+            }
         }
     }
 }
@@ -407,10 +410,20 @@ calls! {
             None => driver.violation(),
         }
     }
-    cuMemPoolTrimTo[true](pool: usize, _keep: usize) |driver| {
+    cuMemPoolSetAttribute[true](pool: usize, attribute: c_uint, value: *const u64) |driver| {
+        match driver.pools.get_mut(&pool) {
+            Some(pool) if attribute == 4 => {
+                pool.threshold = *value;
+                Ok(())
+            }
+            _ => driver.violation(),
+        }
+    }
+    cuMemPoolTrimTo[true](pool: usize, keep: usize) |driver| {
         match driver.pools.get_mut(&pool) {
             Some(pool) => {
-                pool.reserved = pool.used.next_multiple_of(2 * MIB);
+                let keep = pool.used.max(keep as u64).next_multiple_of(2 * MIB);
+                pool.reserved = pool.reserved.min(keep);
                 Ok(())
             }
             None => driver.violation(),
