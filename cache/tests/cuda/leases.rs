@@ -178,3 +178,31 @@ fn memory_is_kept_for_a_load_that_is_expected_and_given_back_where_none_comes() 
     device.unexpect(u64::MAX);
     assert_eq!((reserved(), driver.count(Count::FreeBytes)), (0, there));
 }
+
+#[test]
+fn memory_that_was_freed_and_is_still_in_use_is_waited_for_before_anything_else_goes() {
+    let folder = Folder::new();
+    let driver = Simulated::new();
+    let library = Arc::new(ReadBack::of(&driver));
+    library.holds_on.store(true, Ordering::Relaxed);
+    // SAFETY: the stream that all share is always there.
+    let device = unsafe { Cuda::with(&driver.driver().unwrap(), 0, Arc::clone(&library) as _) };
+    let device = device.unwrap();
+    let (first, second) = (
+        folder.model("first", 20 * MIB),
+        folder.model("second", 20 * MIB),
+    );
+    let load = |model| {
+        device.load(&Load {
+            model,
+            source: Source::Files { staging: MIB },
+            observer: &Unobserved,
+        })
+    };
+    load(&first).unwrap().unload();
+    driver.elsewhere(driver.count(Count::FreeBytes) - 8 * MIB);
+    assert!(load(&second).is_err());
+    // The last tensor goes: its memory is freed when the stream comes to it, and nobody waits.
+    library.held.lock().unwrap().clear();
+    load(&second).unwrap();
+}

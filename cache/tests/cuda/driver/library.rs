@@ -443,14 +443,9 @@ calls! {
             return driver.violation();
         }
         let bytes_64 = (bytes as u64).checked_next_multiple_of(512).ok_or(OUT_OF_MEMORY)?;
-        let fits = |driver: &Driver| {
-            let pool = &driver.pools[&pool];
-            bytes_64 <= driver.free().saturating_add(pool.reserved - pool.used)
-        };
-        if !fits(driver) {
-            driver.run_all();
-        }
-        if !fits(driver) {
+        // What is still to be freed is not waited for.
+        let kept = driver.pools[&pool].reserved - driver.pools[&pool].used;
+        if bytes_64 > driver.free().saturating_add(kept) {
             return Err(OUT_OF_MEMORY);
         }
         let found = driver.pools.get_mut(&pool).unwrap();
