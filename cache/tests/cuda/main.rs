@@ -7,6 +7,7 @@ mod errors;
 mod faults;
 mod leases;
 mod pinned;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
