@@ -67,9 +67,10 @@ impl Cache {
     /// A model and what is made of it, in every tier.
     fn seats(&self, model: &Model) -> Vec<Seat> {
         let entry = self.shared.entry(model);
-        let made = self.shared.made_of(&entry);
-        let all = std::iter::once(&entry).chain(&made);
-        let seats = all.flat_map(|one| (0..one.slots.len()).map(|tier| Seat::new(one, tier)));
+        let all = self.shared.with_made(&entry);
+        let seats = all
+            .iter()
+            .flat_map(|one| (0..one.slots.len()).map(|tier| Seat::new(one, tier)));
         seats.collect()
     }
 

@@ -68,7 +68,7 @@ impl Cache {
             None => 0..entry.slots.len(),
         };
         let there = self.places(&entry);
-        let all = self.with_made(&entry);
+        let all = self.shared.with_made(&entry);
         let tiers = tiers.filter(|tier| there.iter().any(|(at, _)| at == tier));
         let tiers: Vec<usize> = tiers.collect();
         let seats = tiers.iter().flat_map(|tier| {
@@ -224,17 +224,10 @@ impl Cache {
         })
     }
 
-    /// A model and what is made of it.
-    fn with_made(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
-        let mut all = vec![Arc::clone(entry)];
-        all.extend(self.shared.made_of(entry));
-        all
-    }
-
     /// Where a model is, or anything that is made of it, with how many leases hold it there or wait
     /// for it.
     fn places(&self, entry: &Arc<Entry>) -> Vec<(usize, u64)> {
-        let all = self.with_made(entry);
+        let all = self.shared.with_made(entry);
         let books = self.shared.gate.books();
         let leases = |one: &Arc<Entry>, tier: usize| {
             let slot = &one.slots[tier];

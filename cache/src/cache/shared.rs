@@ -280,6 +280,13 @@ impl Shared {
         books.entries().filter(of_it).cloned().collect()
     }
 
+    /// A model and what is made of it.
+    pub(super) fn with_made(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
+        let mut all = vec![Arc::clone(entry)];
+        all.extend(self.made_of(entry));
+        all
+    }
+
     /// Drops a model whose files have changed while they were mapped, and says so.
     pub(crate) fn drop_poisoned(&self, entry: &Arc<Entry>, error: &Error) {
         // Of several leases of it, the first says so.

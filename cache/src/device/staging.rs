@@ -9,7 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
-use crate::storage::{Target, open_sources, read_targets};
+use crate::storage::{Target, WIDEST, open_sources, read_targets};
 
 /// Bytes of one tensor on their way to a device.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +29,6 @@ struct Part {
     at: usize,
     len: usize,
 }
-
-/// No element is wider, bytes; halves are multiples of it.
-const WIDEST: usize = 16;
 
 /// What is read into one half of the buffer at a time.
 fn chunks(model: &Model, half: usize) -> Vec<Vec<Part>> {

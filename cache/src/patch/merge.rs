@@ -4,8 +4,8 @@
 //! base's type, ties to even. Products and sums are in double precision, which widens F16, BF16 and F32
 //! without loss, so that the result is that of a reference in double precision: it differs from the
 //! exact value by half a unit in the last place and at most (ranks + changes + 4) · 2⁻⁵³ of the sum
-//! of the absolute values of what is added; the rank of a change with a core counts twice. Single precision would be at most twice as fast,
-//! and would round twice.
+//! of the absolute values of what is added; the rank of a change with a core counts twice. Single
+//! precision would be at most twice as fast, and would round twice.
 //!
 //! Weights are made stretch by stretch, each by itself. How they are cut, and what registers the
 //! processor has, change no bit of them: every element is the same sum in the same order. Work on a

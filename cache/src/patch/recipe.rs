@@ -13,7 +13,7 @@ use super::factors::Factors;
 use super::merge::{Merge, Term};
 use super::{Change, Edit, MergeError, Patch, PatchError};
 use crate::error::LoadError;
-use crate::model::{Compute, Dtype, Model, ModelFile, Recipe, TensorInfo, escape};
+use crate::model::{Compute, Model, ModelFile, Recipe, TensorInfo, escape};
 use crate::observe::LoadObserver;
 use crate::storage::{open_files, still_the_same};
 
@@ -311,7 +311,7 @@ impl AtWork {
         let merge = Merge::new(tensor.dtype, &tensor.shape, &terms).map_err(failed)?;
         let non_finite = merge.run(start, into).map_err(failed)?;
         if non_finite > 0 {
-            let type_of = dtype_name(tensor.dtype);
+            let type_of = tensor.dtype;
             return Err(self.failed(
                 at,
                 format!(
@@ -322,10 +322,6 @@ impl AtWork {
         }
         Ok(())
     }
-}
-
-fn dtype_name(dtype: Dtype) -> String {
-    dtype.to_string()
 }
 
 impl Compute for AtWork {

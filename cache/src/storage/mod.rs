@@ -30,7 +30,9 @@ use crate::model::Model;
 pub(crate) use anonymous::Region;
 pub use mapped::{Advice, Mapping, PageCache};
 pub(crate) use pinned::LockedPages;
-pub(crate) use read::{Sources, Target, open_files, open_sources, read_targets, still_the_same};
+pub(crate) use read::{
+    Sources, Target, WIDEST, open_files, open_sources, read_targets, still_the_same,
+};
 pub(crate) use recycler::Recycler;
 pub use view::WeightBytes;
 pub(crate) use weights::{Copies, HostWeights, Means};

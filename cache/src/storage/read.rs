@@ -27,7 +27,7 @@ const WORTH_A_THREAD_COMPUTED: usize = 1 << 20;
 const CHUNK_COMPUTED: usize = 4 << 20;
 
 /// No element is wider, bytes.
-const WIDEST: usize = 16;
+pub(crate) const WIDEST: usize = 16;
 
 /// More threads gained nothing, even from a warm page cache.
 pub(crate) const MOST_THREADS: usize = 4;
