@@ -93,13 +93,18 @@ pub fn t5_encoder(table: &mut Table, width: f64, depth: f64) {
 
 /// A model of the Llama family, with grouped-query attention.
 pub struct Llama {
-    head: usize,
-    heads: f64,
-    inner: f64,
-    layers: f64,
-    words: f64,
+    /// Width of a head.
+    pub head: usize,
+    /// Heads of the queries.
+    pub heads: f64,
+    /// Width between the matrices of the second part of a layer.
+    pub inner: f64,
+    /// Layers.
+    pub layers: f64,
+    /// Rows of the vocabulary.
+    pub words: f64,
     /// Whether the last matrix is that of the embedding.
-    tied: bool,
+    pub tied: bool,
 }
 
 /// Mistral 7B v0.1, the model of that size that has Llama's form with grouped queries.

@@ -18,8 +18,9 @@ use plimsoll_cache::model::{Dtype, TensorInfo};
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver/library.rs");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let source = folder.join(format!("simulated-{}.rs", std::process::id()));
+        std::fs::write(&source, include_str!("library.rs")).unwrap();
         let path = folder.join(format!("libsimulated-{}.so", std::process::id()));
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let built = Command::new(rustc)
@@ -35,9 +36,10 @@ fn built() -> &'static Path {
             ])
             .arg("-o")
             .arg(&path)
-            .arg(source)
+            .arg(&source)
             .output()
             .unwrap();
+        std::fs::remove_file(source).unwrap();
         assert!(
             built.status.success(),
             "{}",
