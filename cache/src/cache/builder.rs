@@ -24,9 +24,6 @@ use crate::observe::{LoadObserver, Unobserved};
 use crate::policy::{Lru, Policy};
 use crate::storage::{Mapping, Storage};
 
-/// What transfers to a device are staged through: two buffers of 4 MiB.
-const STAGING: u64 = 8 << 20;
-
 /// How long the first in the queue waits before leases of resident models stay away from those
 /// that would have to go for it.
 const DRAIN_AFTER: Duration = Duration::from_millis(10);
@@ -313,7 +310,11 @@ impl Builder {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let rules = Rules {
             keep_ram_copy: self.keep_ram_copy,
-            staging: STAGING,
+            staging: devices
+                .iter()
+                .map(|device| device.staging())
+                .max()
+                .unwrap_or(0),
             drain_after_ns: nanoseconds(DRAIN_AFTER),
             deadlock_after_ns: self.deadlock_after.map(nanoseconds),
         };

@@ -148,6 +148,12 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     /// load tried once more.
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError>;
 
+    /// How much of RAM a load from files can make good use of on its way, bytes. No load is given
+    /// more.
+    fn staging(&self) -> u64 {
+        8 << 20
+    }
+
     /// Loads of so many bytes will come: what is unloaded meanwhile may be kept for them. Each load
     /// that comes takes its part, successful or not.
     fn expect(&self, bytes: u64) {
@@ -220,6 +226,10 @@ impl<D: Device + ?Sized> Device for Arc<D> {
 
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError> {
         (**self).load(load)
+    }
+
+    fn staging(&self) -> u64 {
+        (**self).staging()
     }
 
     fn expect(&self, bytes: u64) {

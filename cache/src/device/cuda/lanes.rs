@@ -100,6 +100,11 @@ impl Lanes {
         self.most
     }
 
+    /// What all of them take, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.most * 2 * HALF) as u64
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -304,6 +304,10 @@ impl Device for Cuda {
         Ok(Box::new(weights))
     }
 
+    fn staging(&self) -> u64 {
+        self.inner.lanes.bytes()
+    }
+
     fn expect(&self, bytes: u64) {
         self.inner.kept().expect(bytes);
     }
