@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
@@ -58,7 +59,7 @@ impl Cuda {
             .as_cuda_device()
             .map_err(|error| refused(&error.to_string()))?;
         let library = Candle {
-            device: cuda.clone(),
+            device: ManuallyDrop::new(cuda.clone()),
             stream: cuda.cuda_stream(),
         };
         if library.stream().0 == PER_THREAD {
@@ -78,19 +79,19 @@ impl Cuda {
     pub fn candle(&self) -> Option<Device> {
         let library: &dyn Any = self.inner.library.as_any();
         let candle = library.downcast_ref::<Candle>()?;
-        Some(Device::Cuda(candle.device.clone()))
+        Some(Device::Cuda(CudaDevice::clone(&candle.device)))
     }
 }
 
 /// candle's CUDA device.
 struct Candle {
-    device: CudaDevice,
+    device: ManuallyDrop<CudaDevice>,
     stream: Arc<CudaStream>,
 }
 
 impl fmt::Debug for Candle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Candle").field(&self.device).finish()
+        f.debug_tuple("Candle").field(&*self.device).finish()
     }
 }
 
@@ -102,6 +103,34 @@ fn caught<T>(make: impl FnOnce() -> candle_core::Result<T>) -> Result<T, String>
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
             Err(said.unwrap_or("it panicked").to_owned())
+        }
+    }
+}
+
+impl Drop for Candle {
+    fn drop(&mut self) {
+        // SAFETY: this is the last use of it.
+        let device = unsafe { ManuallyDrop::take(&mut self.device) };
+        // Whoever drops the last handle of a device ends what it has of cuBLAS and cuRAND, which
+        // panics where one is refused and ends the process where both are. So a device that no longer
+        // answers is never ended: neither here nor where tensors outlive this.
+        // Asked twice: the first answer may be what an earlier drop was refused.
+        if self.stream.synchronize().is_err() && self.stream.synchronize().is_err() {
+            std::mem::forget(device);
+            return;
+        }
+        // One after the other, should it be lost now.
+        let blas = device.cublas_handle();
+        let ended = caught(|| {
+            drop(device);
+            Ok(())
+        });
+        let ended = ended.and(caught(|| {
+            drop(blas);
+            Ok(())
+        }));
+        if let Err(reason) = ended {
+            tracing::warn!(%reason, "candle's device could not be ended");
         }
     }
 }
@@ -137,7 +166,7 @@ impl Tensors for Candle {
         .map_err(|_| "candle's driver layer panicked: the device may be lost".to_owned())?;
         let storage = Storage::Cuda(CudaStorage {
             slice,
-            device: self.device.clone(),
+            device: CudaDevice::clone(&self.device),
         });
         Ok(Box::new(Plain {
             address,
