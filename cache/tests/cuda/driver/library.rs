@@ -1,5 +1,5 @@
-//! A stand-in for NVIDIA's driver: a library of its own, with the functions that the cache calls,
-//! over host memory. It says *simulated* in its device's name.
+//! A stand-in for NVIDIA's driver: a library of its own, with the functions that the cache and
+//! candle call, over host memory. It says *simulated* in its device's name. It runs no kernels.
 //!
 //! It is as lazy as a driver may be: what a stream is given is done only when somebody waits for it,
 //! so that whoever reads too early, or writes too early to memory that is being copied, gets other
@@ -7,9 +7,11 @@
 //! handles that do not exist are violations, which are counted. And any call can be made to fail.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod linked;
 
 type Code = c_uint;
 
@@ -21,6 +23,10 @@ const ALREADY_REGISTERED: Code = 712;
 const NOT_REGISTERED: Code = 713;
 
 const CONTEXT: usize = 0xC0;
+/// The handle that stands for the stream of whichever thread: here all have one.
+const PER_THREAD: usize = 2;
+/// The device's own pool, which is always there.
+const DEFAULT_POOL: usize = 0;
 const MIB: u64 = 1 << 20;
 /// What a context takes.
 const OVERHEAD: u64 = 3 * MIB;
@@ -30,6 +36,8 @@ enum Op {
     Copy { to: u64, from: usize, len: usize },
     /// Bytes that were taken when it was asked for.
     Write { to: u64, bytes: Vec<u8> },
+    /// From one place on the device to another.
+    Within { to: u64, from: u64, len: usize },
     Free { address: u64 },
     Wait(Point),
 }
@@ -74,6 +82,8 @@ struct Driver {
     allocations: BTreeMap<u64, Allocation>,
     registered: BTreeMap<usize, usize>,
     registered_most: u64,
+    /// Handles of the libraries beside the driver.
+    handles: HashSet<usize>,
     violations: u64,
     calls: u64,
     names: Vec<String>,
@@ -106,26 +116,33 @@ impl std::ops::DerefMut for Locked {
 
 fn driver() -> Locked {
     let mut guard = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
-    guard.get_or_insert_with(|| Driver {
-        total: 1024 * MIB,
-        elsewhere: 0,
-        no_pools: false,
-        retained: 0,
-        next: 0x1000,
-        streams: HashMap::from([(0, Stream::default())]),
-        events: HashMap::new(),
-        pools: HashMap::new(),
-        allocations: BTreeMap::new(),
-        registered: BTreeMap::new(),
-        registered_most: u64::MAX,
-        violations: 0,
-        calls: 0,
-        names: Vec::new(),
-        fails: None,
-        refused: HashMap::new(),
-        lost: None,
-    });
+    guard.get_or_insert_with(Driver::new);
     Locked(guard)
+}
+
+impl Driver {
+    fn new() -> Driver {
+        Driver {
+            total: 1024 * MIB,
+            elsewhere: 0,
+            no_pools: false,
+            retained: 0,
+            next: 0x1000,
+            streams: HashMap::from([0, PER_THREAD].map(|handle| (handle, Stream::default()))),
+            events: HashMap::new(),
+            pools: HashMap::from([(DEFAULT_POOL, Pool::default())]),
+            allocations: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            registered_most: u64::MAX,
+            handles: HashSet::new(),
+            violations: 0,
+            calls: 0,
+            names: Vec::new(),
+            fails: None,
+            refused: HashMap::new(),
+            lost: None,
+        }
+    }
 }
 
 impl Driver {
@@ -216,6 +233,13 @@ impl Driver {
                     None => self.violations += 1,
                 }
             }
+            Op::Within { to, from, len } => {
+                let bytes = self.memory(from, len).map(|bytes| bytes.to_vec());
+                match (bytes, self.memory(to, len)) {
+                    (Some(bytes), Some(into)) => into.copy_from_slice(&bytes),
+                    _ => self.violations += 1,
+                }
+            }
             Op::Free { address } => match self.allocations.remove(&address) {
                 Some(allocation) => {
                     let bytes = allocation.bytes.len() as u64;
@@ -256,6 +280,29 @@ impl Driver {
         }
     }
 
+    /// Takes memory out of a pool.
+    fn take(&mut self, pool: usize, bytes: usize) -> Result<u64, Code> {
+        if bytes == 0 || !self.pools.contains_key(&pool) {
+            return self.violation();
+        }
+        let bytes_64 = (bytes as u64).checked_next_multiple_of(512).ok_or(OUT_OF_MEMORY)?;
+        // What is still to be freed is not waited for.
+        let kept = self.pools[&pool].reserved - self.pools[&pool].used;
+        if bytes_64 > self.free().saturating_add(kept) {
+            return Err(OUT_OF_MEMORY);
+        }
+        let found = self.pools.get_mut(&pool).unwrap();
+        found.used += bytes_64;
+        found.reserved = found.reserved.max(found.used.next_multiple_of(2 * MIB));
+        // Addresses that host memory never has, each with room behind it.
+        let last = self.allocations.iter().next_back();
+        let after = last.map_or(1 << 56, |(at, known)| at + known.bytes.len() as u64);
+        let address = after.next_multiple_of(512) + 4096;
+        let bytes = vec![0xA5; bytes_64 as usize];
+        self.allocations.insert(address, Allocation { bytes, pool, freed: false });
+        Ok(address)
+    }
+
     /// What pools do not use goes back, beyond their release threshold.
     fn settle(&mut self) {
         for pool in self.pools.values_mut() {
@@ -270,13 +317,14 @@ fn code(result: Result<(), Code>) -> Code {
     result.err().unwrap_or(0)
 }
 
+/// Functions, and what makes their results into their library's codes.
 macro_rules! calls {
-    ($($name:ident [$context:literal] ($($argument:ident: $type:ty),*) |$driver:ident| $body:block)*) => {$(
+    ($code:ident: $($name:ident [$context:literal] ($($argument:ident: $type:ty),*) |$driver:ident| $body:block)*) => {$(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> Code {
             let mut guard = driver();
             let $driver = &mut *guard;
-            code((|| -> Result<(), Code> {
+            $code((|| -> Result<(), Code> {
                 $driver.enter(stringify!($name), $context)?;
                 #[allow(unused_unsafe)]
                 unsafe { $body }
@@ -284,6 +332,8 @@ macro_rules! calls {
         }
     )*};
 }
+
+pub(crate) use calls;
 
 unsafe fn text(into: *mut c_char, len: c_int, text: &str) {
     let bytes = text.bytes().chain([0]);
@@ -293,6 +343,7 @@ unsafe fn text(into: *mut c_char, len: c_int, text: &str) {
 }
 
 calls! {
+    code:
     cuInit[false](flags: c_uint) |driver| {
         if flags == 0 { Ok(()) } else { driver.violation() }
     }
@@ -313,8 +364,14 @@ calls! {
         Ok(())
     }
     cuDeviceGetAttribute[false](value: *mut c_int, attribute: c_uint, _device: c_int) |driver| {
-        *value = c_int::from(!driver.no_pools);
-        if attribute == 115 { Ok(()) } else { driver.violation() }
+        *value = match attribute {
+            115 => c_int::from(!driver.no_pools),
+            // Its compute capability.
+            75 => 9,
+            76 => 0,
+            _ => return driver.violation(),
+        };
+        Ok(())
     }
     cuDevicePrimaryCtxRetain[false](context: *mut usize, _device: c_int) |driver| {
         driver.retained += 1;
@@ -350,7 +407,7 @@ calls! {
     cuStreamDestroy_v2[true](stream: usize) |driver| {
         driver.run(stream);
         match driver.streams.remove(&stream) {
-            Some(_) if stream != 0 => Ok(()),
+            Some(_) if stream > PER_THREAD => Ok(()),
             _ => driver.violation(),
         }
     }
@@ -406,8 +463,8 @@ calls! {
     }
     cuMemPoolDestroy[true](pool: usize) |driver| {
         match driver.pools.remove(&pool) {
-            Some(_) => Ok(()),
-            None => driver.violation(),
+            Some(_) if pool != DEFAULT_POOL => Ok(()),
+            _ => driver.violation(),
         }
     }
     cuMemPoolSetAttribute[true](pool: usize, attribute: c_uint, value: *const u64) |driver| {
@@ -439,24 +496,7 @@ calls! {
         Ok(())
     }
     cuMemAllocFromPoolAsync[true](address: *mut u64, bytes: usize, pool: usize, _stream: usize) |driver| {
-        if bytes == 0 || !driver.pools.contains_key(&pool) {
-            return driver.violation();
-        }
-        let bytes_64 = (bytes as u64).checked_next_multiple_of(512).ok_or(OUT_OF_MEMORY)?;
-        // What is still to be freed is not waited for.
-        let kept = driver.pools[&pool].reserved - driver.pools[&pool].used;
-        if bytes_64 > driver.free().saturating_add(kept) {
-            return Err(OUT_OF_MEMORY);
-        }
-        let found = driver.pools.get_mut(&pool).unwrap();
-        found.used += bytes_64;
-        found.reserved = found.reserved.max(found.used.next_multiple_of(2 * MIB));
-        // Addresses that host memory never has, each with room behind it.
-        let last = driver.allocations.iter().next_back();
-        let after = last.map_or(1 << 56, |(at, known)| at + known.bytes.len() as u64);
-        *address = after.next_multiple_of(512) + 4096;
-        let bytes = vec![0xA5; bytes_64 as usize];
-        driver.allocations.insert(*address, Allocation { bytes, pool, freed: false });
+        *address = driver.take(pool, bytes)?;
         Ok(())
     }
     cuMemFreeAsync[true](address: u64, stream: usize) |driver| {
@@ -564,6 +604,17 @@ pub unsafe extern "C" fn simulated_refuse(name: *const c_char, code: Code) {
     };
 }
 
+/// Forgets all that calls have made, as the end of a process does, and all counts.
+#[unsafe(no_mangle)]
+pub extern "C" fn simulated_restart() {
+    let mut driver = driver();
+    *driver = Driver {
+        // Handles of before are never those of after.
+        next: driver.next,
+        ..Driver::new()
+    };
+}
+
 /// Another process takes so much.
 #[unsafe(no_mangle)]
 pub extern "C" fn simulated_elsewhere(bytes: u64) {
@@ -594,15 +645,36 @@ pub extern "C" fn simulated_count(what: c_uint) -> u64 {
         0 => driver.violations,
         1 => driver.calls,
         2 => driver.retained as u64,
-        3 => driver.streams.len() as u64 - 1,
+        3 => driver.streams.len() as u64 - 2,
         4 => driver.events.len() as u64,
-        5 => driver.pools.len() as u64,
+        5 => driver.pools.len() as u64 - 1,
         6 => driver.allocations.len() as u64,
         7 => driver.registered.values().map(|bytes| *bytes as u64).sum(),
         8 => driver.free(),
+        9 => driver.handles.len() as u64,
         _ => 0,
     }
 }
+
+/// As the process ends it must not have misused the driver, nor left anything where
+/// `SIMULATED_NOTHING_LEFT` is set.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_THE_END: extern "C" fn() = {
+    extern "C" fn at_the_end() {
+        let left: Vec<u64> = (2..=7).chain([9]).map(|what| simulated_count(what)).collect();
+        let may_leave = std::env::var_os("SIMULATED_NOTHING_LEFT").is_none();
+        let violations = driver().violations;
+        if violations > 0 || !may_leave && left.iter().any(|count| *count > 0) {
+            eprintln!(
+                "the simulated driver was misused {violations} times; of contexts, streams, events, \
+                 pools, allocations, registered bytes and handles there are left {left:?}"
+            );
+            std::process::abort();
+        }
+    }
+    at_the_end
+};
 
 /// The name of a call since they were last counted from 1, written as a text.
 #[unsafe(no_mangle)]

@@ -73,6 +73,7 @@ pub enum Count {
     Allocations = 6,
     RegisteredBytes = 7,
     FreeBytes = 8,
+    Handles = 9,
 }
 
 impl Simulated {
@@ -96,6 +97,29 @@ impl Simulated {
                 handle: handle as usize,
             }),
         }
+    }
+
+    /// The one that this program is linked to, where that is simulated: `scripts/check-cuda`.
+    #[cfg(feature = "cuda")]
+    pub fn linked() -> Option<Simulated> {
+        let handle = libc::RTLD_DEFAULT;
+        // SAFETY: looks a name up in what is loaded.
+        let found = unsafe { libc::dlsym(handle, c"simulated_count".as_ptr()) };
+        (!found.is_null()).then(|| Simulated {
+            library: Arc::new(Library {
+                path: PathBuf::new(),
+                handle: handle as usize,
+            }),
+        })
+    }
+
+    /// Has it forget all that calls have made, and all counts.
+    #[cfg(feature = "cuda")]
+    pub fn restart(&self) {
+        // SAFETY: the function of this name has this type.
+        let function: extern "C" fn() =
+            unsafe { std::mem::transmute(self.symbol("simulated_restart")) };
+        function();
     }
 
     pub fn driver(&self) -> Result<Driver, DriverError> {
@@ -169,6 +193,7 @@ impl Simulated {
             Count::Pools,
             Count::Allocations,
             Count::RegisteredBytes,
+            Count::Handles,
         ];
         let counts = kinds.map(|kind| (kind, self.count(kind)));
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
