@@ -125,28 +125,56 @@ pub fn same_as_in_files(weights: &dyn DeviceWeights, model: &Model) {
 
 /// The bytes of a tensor, brought to the CPU.
 pub fn on_the_cpu(tensor: &Tensor) -> Vec<u8> {
+    #[cfg(feature = "cuda")]
+    if let Some(bytes) = packed_on_cuda(tensor) {
+        return bytes;
+    }
     let tensor = tensor.to_device(&Candle::Cpu).unwrap();
     let (storage, layout) = tensor.storage_and_layout();
-    assert!(layout.is_contiguous() && layout.start_offset() == 0);
+    // candle brings all that a tensor is a view of.
+    let (begin, end) = layout.contiguous_offsets().unwrap();
     let CandleStorage::Cpu(storage) = &*storage else {
         panic!("it is not on the CPU");
     };
     match storage {
-        CpuStorage::U8(values) => values.clone(),
-        CpuStorage::U32(values) => bytes_of(values),
-        CpuStorage::I16(values) => bytes_of(values),
-        CpuStorage::I32(values) => bytes_of(values),
-        CpuStorage::I64(values) => bytes_of(values),
-        CpuStorage::BF16(values) => bytes_of(values),
-        CpuStorage::F16(values) => bytes_of(values),
-        CpuStorage::F32(values) => bytes_of(values),
-        CpuStorage::F64(values) => bytes_of(values),
-        CpuStorage::F8E4M3(values) => bytes_of(values),
+        CpuStorage::U8(values) => values[begin..end].to_vec(),
+        CpuStorage::U32(values) => bytes_of(&values[begin..end]),
+        CpuStorage::I16(values) => bytes_of(&values[begin..end]),
+        CpuStorage::I32(values) => bytes_of(&values[begin..end]),
+        CpuStorage::I64(values) => bytes_of(&values[begin..end]),
+        CpuStorage::BF16(values) => bytes_of(&values[begin..end]),
+        CpuStorage::F16(values) => bytes_of(&values[begin..end]),
+        CpuStorage::F32(values) => bytes_of(&values[begin..end]),
+        CpuStorage::F64(values) => bytes_of(&values[begin..end]),
+        CpuStorage::F8E4M3(values) => bytes_of(&values[begin..end]),
         CpuStorage::F6E2M3(bytes)
         | CpuStorage::F6E3M2(bytes)
         | CpuStorage::F4(bytes)
-        | CpuStorage::F8E8M0(bytes) => bytes.clone(),
+        | CpuStorage::F8E8M0(bytes) => {
+            assert_eq!(begin, 0, "of its own");
+            bytes.clone()
+        }
     }
+}
+
+/// The bytes of types that candle itself brings to no CPU from a CUDA device.
+#[cfg(feature = "cuda")]
+fn packed_on_cuda(tensor: &Tensor) -> Option<Vec<u8>> {
+    use candle_core::cuda_backend::CudaStorageSlice;
+
+    let (storage, layout) = tensor.storage_and_layout();
+    let CandleStorage::Cuda(storage) = &*storage else {
+        return None;
+    };
+    let (CudaStorageSlice::F4(bytes)
+    | CudaStorageSlice::F6E2M3(bytes)
+    | CudaStorageSlice::F6E3M2(bytes)
+    | CudaStorageSlice::F8E8M0(bytes)) = &storage.slice
+    else {
+        return None;
+    };
+    assert_eq!(layout.start_offset(), 0, "of its own");
+    Some(bytes.stream().clone_dtoh(bytes).unwrap())
 }
 
 fn bytes_of<T: WithDType>(values: &[T]) -> Vec<u8> {

@@ -20,6 +20,8 @@ mod weights;
 use std::sync::Arc;
 
 use plimsoll_cache::Storage;
+#[cfg(feature = "cuda")]
+use plimsoll_cache::device::Cuda;
 use plimsoll_cache::device::{Device, Host, Simulated};
 
 #[global_allocator]
@@ -39,7 +41,8 @@ macro_rules! tests {
 }
 
 macro_rules! conforms {
-    ($($device:ident: $make:expr;)*) => {$(
+    ($($(#[$when:meta])* $device:ident: $make:expr;)*) => {$(
+        $(#[$when])*
         mod $device {
             use super::*;
 
@@ -110,4 +113,7 @@ conforms! {
     cuda_on_a_simulated_driver: |bytes| {
         Arc::new(simulated_driver::Simulated::new().device(bytes).unwrap())
     };
+    // candle's tensors on the first device, which `scripts/check-cuda` simulates the driver of.
+    #[cfg(feature = "cuda")]
+    cuda: |bytes| Arc::new(Cuda::new(0).unwrap().within(bytes));
 }

@@ -106,6 +106,11 @@ pub fn patches_lie_beside_where_they_are_asked_for_or_nothing_else_fits(make: Ma
             panic!("there is one patch");
         };
         let weights = leased.tensor(NAME).unwrap();
+        let figures = beside.device.figures();
+        if weights.device().is_cuda() && figures.is_some_and(|one| one.name.contains("Simulated")) {
+            eprintln!("not computed with: the driver is simulated and runs no kernels");
+            continue;
+        }
         let x = weights.narrow(0, 0, 2).unwrap();
         let y = (x.matmul(&weights.t().unwrap()).unwrap() + one.linear(&x).unwrap()).unwrap();
         assert!(on_the_cpu(&y) == encode(Dtype::F32, &[0.0; 2 * SIDE]));

@@ -14,7 +14,7 @@ const OUT_OF_MEMORY: u32 = 2;
 const ILLEGAL_ADDRESS: u32 = 700;
 
 /// Calls that end what others began: where one fails, that stays.
-fn ends_something(call: &str) -> bool {
+pub fn ends_something(call: &str) -> bool {
     [
         "cuDevicePrimaryCtxRelease_v2",
         "cuCtxPopCurrent_v2",
@@ -23,6 +23,8 @@ fn ends_something(call: &str) -> bool {
         "cuMemPoolDestroy",
         "cuMemFreeAsync",
         "cuMemHostUnregister",
+        "cublasDestroy_v2",
+        "curandDestroyGenerator",
     ]
     .contains(&call)
 }

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "cuda")]
+mod candle;
 mod driver;
 mod errors;
 mod faults;
+#[cfg(feature = "cuda")]
+#[path = "../conformance/files.rs"]
+#[allow(dead_code)]
+mod files;
 mod leases;
 mod pinned;
 mod random;
