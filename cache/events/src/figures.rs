@@ -32,8 +32,8 @@ pub struct DeviceFigures {
     /// RAM, page-locked, through which weights pass on their way.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub staging: Metric,
-    /// The largest block that could still be had, when that was last tried. It is tried where memory
-    /// is refused, not on a clock: trying takes the memory for a moment.
+    /// The largest block that could still be had, as far as that is known: less than what was refused
+    /// last. It is not tried, as trying would take the memory from others.
     #[serde(skip_serializing_if = "Metric::is_unavailable")]
     pub largest_block: Metric,
 }

@@ -120,7 +120,10 @@ impl Cache {
                 books.reap();
                 books.accounts[tier].room()
             };
-            match gate.io.devices[tier].memory().free {
+            // What a pool of the device's keeps is nothing that the program could take.
+            let device = &gate.io.devices[tier];
+            let figures = device.figures();
+            match figures.map_or_else(|| device.memory().free, |figures| figures.free) {
                 Metric::Exact(free) => room.min(free),
                 _ => room,
             }

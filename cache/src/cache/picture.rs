@@ -126,6 +126,12 @@ impl Gate {
             .iter()
             .map(|device| device.figures().map(Box::new))
             .collect();
+        let locked = self
+            .io
+            .devices
+            .iter()
+            .map(|device| device.page_locked_bytes());
+        let locked: Vec<u64> = locked.collect();
         let mut books = self.books();
         books.reap();
         let tiers = books.accounts.iter().map(|account| TierPicture {
@@ -143,7 +149,7 @@ impl Gate {
                 .resident()
                 .filter_map(|entry| page_cache(entry, account.tier))
                 .reduce(PageCache::plus),
-            page_locked_bytes: self.io.devices[account.tier].page_locked_bytes(),
+            page_locked_bytes: locked[account.tier],
             device: figures[account.tier].take(),
         });
         let pictured = |entry: &Arc<Entry>, phases: &[Phase]| ModelPicture {

@@ -149,7 +149,7 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     fn load(&self, load: &Load<'_>) -> Result<Box<dyn DeviceWeights>, LoadError>;
 
     /// How much of RAM a load from files can make good use of on its way, bytes. No load is given
-    /// more.
+    /// more than the most that a device of its cache asks for.
     fn staging(&self) -> u64 {
         8 << 20
     }

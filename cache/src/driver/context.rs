@@ -100,8 +100,9 @@ impl Context {
         &self.driver.functions
     }
 
-    pub(super) fn device(&self) -> RawDevice {
-        self.device
+    /// Its number, as `CUmemLocation` has it.
+    pub(super) fn ordinal(&self) -> i32 {
+        self.ordinal.cast_signed()
     }
 
     pub(crate) fn name(&self) -> &str {

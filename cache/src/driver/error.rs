@@ -77,12 +77,12 @@ impl DriverError {
     /// Whether the context is lost: every later call gives the same, until the process ends.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        // From illegal addresses to launches that failed, and uncorrectable errors of memory:
-        // `cuda.h` says of each that the process must be ended.
+        // From illegal addresses to launches that failed, uncorrectable errors of memory and links,
+        // and connections that were lost: `cuda.h` says of each that the process must be ended.
         matches!(
             self,
             DriverError::Call {
-                code: 214 | 219 | 700 | 702 | 710 | 714..=720 | 721,
+                code: 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810,
                 ..
             }
         )

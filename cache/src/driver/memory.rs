@@ -5,7 +5,7 @@ use std::fmt;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::functions::Address;
 use super::{Context, DriverError, Stream};
@@ -74,6 +74,18 @@ impl Lock {
     }
 }
 
+/// Keeps memory that is to be locked out of forked children, for which the kernel would copy every
+/// locked page at once, and out of core dumps. Where advice is not taken, all still works.
+///
+/// # Safety
+/// It is private anonymous memory of the caller's.
+pub(crate) unsafe fn keep_to_this_process(at: usize, len: usize) {
+    for advice in [Advice::LinuxWipeOnFork, Advice::LinuxDontDump] {
+        // SAFETY: the caller's promise; what is there stays.
+        let _ = unsafe { madvise(at as *mut _, len, advice) };
+    }
+}
+
 /// A mapping of its own, whose pages are locked where that can be had.
 pub(crate) struct Locked {
     /// `None` where it was refused and the pages are plain.
@@ -112,6 +124,8 @@ impl Locked {
             )
         };
         let at = mapped.map_err(|errno| errno.to_string())?;
+        // SAFETY: just mapped.
+        unsafe { keep_to_this_process(at as usize, len) };
         Ok(Locked {
             lock: None,
             at: NonNull::new(at.cast()).unwrap_or(NonNull::dangling()),

@@ -21,7 +21,7 @@ pub use error::DriverError;
 
 pub(crate) use context::Context;
 pub use memory::PageLocker;
-pub(crate) use memory::{Lock, Locked, copy_to_device, copy_to_host};
+pub(crate) use memory::{Lock, Locked, copy_to_device, copy_to_host, keep_to_this_process};
 pub(crate) use pool::{Pool, free};
 pub use stream::RawStream;
 pub(crate) use stream::{Event, Stream};

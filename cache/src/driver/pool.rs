@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::ptr::null_mut;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::functions::{Address, Handle, PoolProps};
 use super::{Context, DriverError, Stream};
@@ -19,11 +18,11 @@ const RESERVED: u32 = 5;
 const USED: u32 = 7;
 
 /// A pool on one device. What is freed goes back to the device as soon as the driver looks (its
-/// release threshold is 0), or when the pool is trimmed.
+/// release threshold is 0), or when the pool is trimmed, where it is to [hold on](Pool::hold_on).
 pub(crate) struct Pool {
     context: Arc<Context>,
     handle: Handle,
-    holds_on: AtomicBool,
+    holds_on: Mutex<bool>,
 }
 
 // SAFETY: the driver's calls may come from any thread; handles are not bound to one.
@@ -53,7 +52,7 @@ impl Pool {
             alloc_type: ON_A_DEVICE,
             handle_types: 0,
             location_type: ON_A_DEVICE,
-            location_id: context.device(),
+            location_id: context.ordinal(),
             security_attributes: null_mut(),
             max_size: 0,
             reserved: [0; 56],
@@ -68,7 +67,7 @@ impl Pool {
         Ok(Pool {
             context: Arc::clone(context),
             handle,
-            holds_on: AtomicBool::new(false),
+            holds_on: Mutex::new(false),
         })
     }
 
@@ -130,11 +129,13 @@ impl Pool {
     /// # Errors
     /// The driver's.
     pub(crate) fn hold_on(&self, holds: bool) -> Result<(), DriverError> {
-        if self.holds_on.swap(holds, Ordering::Relaxed) == holds {
+        // Held over the call, so that what is noted is what the driver was told last.
+        let mut holds_on = self.holds_on.lock().unwrap_or_else(PoisonError::into_inner);
+        if *holds_on == holds {
             return Ok(());
         }
         let _bound = self.context.bind()?;
-        let mut threshold = if holds { u64::MAX } else { 0 };
+        let mut threshold: u64 = if holds { u64::MAX } else { 0 };
         // SAFETY: this attribute is a number of 64 bits.
         unsafe {
             self.context.functions().set_pool_attribute(
@@ -142,7 +143,9 @@ impl Pool {
                 RELEASE_THRESHOLD,
                 (&raw mut threshold).cast(),
             )
-        }
+        }?;
+        *holds_on = holds;
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use plimsoll_profiles::window::Orphan;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::place::Place;
-use crate::driver::{Lock, PageLocker};
+use crate::driver::{Lock, PageLocker, keep_to_this_process};
 
 /// So much is locked at once: the last of it can be unlocked without the rest.
 pub(crate) const GRANULE: usize = 64 << 20;
@@ -72,7 +72,10 @@ pub(crate) enum Unlocked {
 
 impl Stretch {
     fn reserve(room: usize) -> Result<Stretch, Unlocked> {
-        let place = Place::reserve(room + GRANULE).map_err(Unlocked::NoMemory)?;
+        let whole = room
+            .checked_add(GRANULE)
+            .ok_or_else(|| Unlocked::NoMemory("there are not so many addresses".to_owned()))?;
+        let place = Place::reserve(whole).map_err(Unlocked::NoMemory)?;
         Ok(Stretch {
             base: (place.base().as_ptr() as usize).next_multiple_of(GRANULE),
             place: Some(place),
@@ -91,9 +94,12 @@ impl Stretch {
         // What is locked at once is unlocked at once.
         let whole = len.min(self.len) / GRANULE * GRANULE;
         while self.locked() > whole {
-            if let Some(lock) = self.locks.pop() {
-                lock.end()
-                    .map_err(|error| Unlocked::Refused(error.to_string()))?;
+            if let Some(lock) = self.locks.pop()
+                && let Err(error) = lock.end()
+            {
+                // The driver still takes it for locked: nothing else may come to lie there.
+                std::mem::forget(self.place.take());
+                return Err(Unlocked::Refused(error.to_string()));
             }
         }
         if len < self.len {
@@ -130,10 +136,10 @@ impl Stretch {
                 MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
             )
         };
-        mapped.map_or_else(
-            |errno| Err(Unlocked::NoMemory(errno.to_string())),
-            |_| Ok(()),
-        )
+        let at = mapped.map_err(|errno| Unlocked::NoMemory(errno.to_string()))?;
+        // SAFETY: just mapped.
+        unsafe { keep_to_this_process(at as usize, to - from) };
+        Ok(())
     }
 
     /// Unlocks all of it. Returns its place, unless the driver still takes that for locked.
@@ -187,7 +193,9 @@ impl LockedPages {
     pub(crate) fn unexpect(&self, bytes: usize) {
         let mut state = self.state();
         state.expected = state.expected.saturating_sub(bytes);
-        self.give_back(&mut state);
+        let loose = state.give_back();
+        drop(state);
+        drop(loose);
     }
 
     /// Bytes that waited for a load and went back, since the last call.
@@ -218,7 +226,6 @@ impl LockedPages {
         let mut state = self.state();
         state.expected = state.expected.saturating_sub(len);
         let Some(locker) = &self.locker else {
-            self.give_back(&mut state);
             return Err(Unlocked::Refused(
                 "no device of this cache can lock pages".to_owned(),
             ));
@@ -230,9 +237,11 @@ impl LockedPages {
             .iter()
             .position(|idle| idle.room >= len && Some(idle.len) == best);
         let had = best.map_or(0, |best| state.idle[best].len);
-        let locked = state.locked - had as u64 + len as u64;
+        let locked = (state.locked - had as u64).saturating_add(len as u64);
         if locked > self.most.bytes {
-            self.give_back(&mut state);
+            let loose = state.give_back();
+            drop(state);
+            drop(loose);
             return Err(Unlocked::Refused(format!(
                 "{} would be locked, and {} may be: {}",
                 Size(locked),
@@ -243,13 +252,15 @@ impl LockedPages {
         state.longest = state.longest.max(len);
         let mut stretch = match best {
             Some(best) => state.idle.swap_remove(best),
-            None => Stretch::reserve(state.longest)?,
+            // Room to grow into, but not so much that a small one takes what addresses there are.
+            None => Stretch::reserve(state.longest.min(len.saturating_mul(4)).max(len))?,
         };
         // Counted before it is so: locking takes its time, and others are not kept waiting for it.
         state.locked = locked;
         state.given += had.saturating_sub(len);
-        self.give_back(&mut state);
+        let loose = state.give_back();
         drop(state);
+        drop(loose);
         match stretch.resize(len, locker) {
             Ok(()) => Ok((stretch, had.min(len))),
             Err(why) => {
@@ -265,7 +276,7 @@ impl LockedPages {
     /// Takes pages back that nobody uses, and keeps those that a load is expected for. Returns the
     /// bytes kept and the bytes that went back to the system.
     pub(super) fn put(&self, stretch: Stretch) -> (usize, usize) {
-        let mut state = self.state();
+        let state = self.state();
         let len = stretch.len;
         let wanted = state.expected.saturating_sub(
             state
@@ -274,23 +285,27 @@ impl LockedPages {
                 .map(|idle| idle.len)
                 .fold(0, usize::saturating_add),
         );
-        if wanted == 0 || wanted > stretch.room {
-            state.locked -= len as u64;
-            drop(state);
-            drop(stretch);
-            return (0, len);
-        }
-        let keep = wanted.min(len);
+        let keep = match &self.locker {
+            Some(locker) if wanted > 0 && wanted <= stretch.room => Some((locker, wanted.min(len))),
+            _ => None,
+        };
+        drop(state);
         let mut stretch = stretch;
-        if let Some(locker) = &self.locker
-            && stretch.resize(keep, locker).is_ok()
-        {
-            state.locked -= (len - keep) as u64;
-            state.idle.push(stretch);
-            return (keep, len - keep);
-        }
-        state.locked -= len as u64;
-        (0, len)
+        // The driver takes its time, and others are not kept waiting for it.
+        let kept = keep.filter(|(locker, keep)| stretch.resize(*keep, locker).is_ok());
+        let Some((_, kept)) = kept else {
+            drop(stretch);
+            self.state().locked -= len as u64;
+            return (0, len);
+        };
+        let mut state = self.state();
+        state.locked -= (len - kept) as u64;
+        state.idle.push(stretch);
+        // The load may not come any more.
+        let loose = state.give_back();
+        drop(state);
+        drop(loose);
+        (kept, len - kept)
     }
 
     /// Unlocks pages that tensors still hold. Returns what tells when those are gone, unless they
@@ -303,22 +318,25 @@ impl LockedPages {
             _ => None,
         }
     }
+}
 
-    /// Gives back what waits beyond what loads under way expect.
-    fn give_back(&self, state: &mut State) {
-        let mut left = state.expected;
-        let mut given = 0;
-        state.idle.retain(|idle| {
+impl State {
+    /// Takes out what waits beyond what loads under way expect, to be unlocked once nobody waits for
+    /// the state.
+    fn give_back(&mut self) -> Vec<Stretch> {
+        let mut left = self.expected;
+        let (wanted, loose): (Vec<_>, Vec<_>) = self.idle.drain(..).partition(|idle| {
             let is_wanted = idle.len <= left;
             if is_wanted {
                 left -= idle.len;
-            } else {
-                given += idle.len;
             }
             is_wanted
         });
-        state.given += given;
-        state.locked -= given as u64;
+        self.idle = wanted;
+        let given: usize = loose.iter().map(|idle| idle.len).sum();
+        self.given += given;
+        self.locked -= given as u64;
+        loose
     }
 }
 
@@ -329,6 +347,10 @@ impl Most {
             Some((total, room.bound.to_string()))
         });
         let mut most = match (asked, tightest) {
+            (Some(asked), Some((total, bound))) if total < asked => Most {
+                bytes: total,
+                reason: format!("all of {bound}"),
+            },
             (Some(asked), _) => Most {
                 bytes: asked,
                 reason: "as was asked for".to_owned(),

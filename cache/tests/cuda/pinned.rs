@@ -174,3 +174,24 @@ fn pages_that_cannot_be_unlocked_are_never_given_to_others() {
         weights.unload();
     }
 }
+
+#[test]
+fn nor_are_those_of_a_region_that_could_not_be_cut() {
+    let folder = Folder::new();
+    let driver = Simulated::new();
+    let device = driver.device(64 * MIB).unwrap();
+    let ram =
+        Host::new(Storage::Pinned, 64 * MIB).with_page_locker(device.page_locker(), Some(64 * MIB));
+    let (large, small) = (folder.model("large", 3 * MIB), folder.model("small", MIB));
+    let weights = load(&ram, &large, Source::Files { staging: 0 });
+    ram.expect(ram.charge(&small));
+    driver.refuse("cuMemHostUnregister", 999);
+    let unloaded = weights.unload();
+    driver.refuse("cuMemHostUnregister", 0);
+    assert_eq!((unloaded.recycled_bytes, ram.page_locked_bytes()), (0, 0));
+    for _ in 0..3 {
+        let weights = load(&ram, &small, Source::Files { staging: 0 });
+        assert!(weights.degraded().is_none(), "{:?}", weights.degraded());
+        weights.unload();
+    }
+}

@@ -10,7 +10,7 @@ use super::layout::{Layout, MadeOf};
 use super::tensors::{Block, Elements};
 use crate::driver::{self, DriverError};
 use crate::error::LoadError;
-use crate::model::Model;
+use crate::model::{Model, TensorInfo};
 
 impl Inner {
     /// Takes memory of the pool. Where there is none, what was freed and is still in use is waited
@@ -26,26 +26,33 @@ impl Inner {
         }
     }
 
-    /// Finds the largest block that can be had by trying, to a sixteenth.
-    fn try_largest(&self, below: u64) -> Metric {
-        let (mut can, mut cannot) = (0, below);
-        while cannot - can > (below / 16).max(2 << 20) {
-            let middle = can + (cannot - can) / 2;
-            match self.pool.allocate(middle, &self.copies) {
-                Ok(address) => {
-                    // SAFETY: just taken, and nobody uses it.
-                    let freed = unsafe { driver::free(address, &self.copies) };
-                    if freed.and_then(|()| self.copies.finish()).is_err() {
-                        return Metric::Unavailable;
-                    }
-                    can = middle;
-                }
-                Err(error) if error.is_out_of_memory() => cannot = middle,
-                Err(_) => return Metric::Unavailable,
-            }
+    /// Makes memory for a quantised tensor, in the same manner.
+    fn make(&self, tensor: &TensorInfo) -> Result<Box<dyn Block>, String> {
+        let make = || {
+            let made = self.library.make_quantised(tensor);
+            made.unwrap_or_else(|| Err("it has none such".to_owned()))
+        };
+        let refused = match make() {
+            Err(refused) if is_out_of_memory(&refused) => refused,
+            done => return done,
+        };
+        match self.consumer.finish().and_then(|()| self.trim()) {
+            Ok(()) => make(),
+            Err(_) => Err(refused),
         }
-        let _ = self.trim();
-        Metric::Estimated(can)
+    }
+
+    fn full(&self, model: &Model, layout: &Layout, area: u64, reason: String) -> LoadError {
+        // To try what could be had would take it from others meanwhile. A block of this size could
+        // not.
+        let (free, _) = self.memory().unwrap_or_default();
+        let mut largest = self
+            .largest_block
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *largest = Metric::Upper(free.min(area));
+        drop(largest);
+        self.out_of_memory(model, layout.charge(), Some(reason))
     }
 
     /// Takes memory for every area. What is taken when one is refused is given back.
@@ -56,40 +63,30 @@ impl Inner {
         };
         for area in &layout.areas {
             let taken = match area.made_of {
-                MadeOf::Quantised(tensor) => {
-                    let tensor = &model.tensors()[tensor as usize];
-                    let made = self.library.make_quantised(tensor);
-                    let made = made.unwrap_or_else(|| Err("it has none such".to_owned()));
-                    made.map(Taken::Made).map_err(|reason| {
-                        if reason.contains("OUT_OF_MEMORY") {
-                            return self.out_of_memory(model, layout.charge(), Some(reason));
-                        }
-                        self.refused(model, DriverError::Library { reason })
-                    })
-                }
-                MadeOf::Elements(_) | MadeOf::Tensor(_) => {
-                    self.take(area.charge).map(Taken::Plain).map_err(|error| {
-                        if error.is_out_of_memory() {
-                            let (free, _) = self.memory().unwrap_or_default();
-                            let largest = self.try_largest(area.charge.min(free));
-                            *self
-                                .largest_block
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner) = largest;
-                            return self.out_of_memory(
-                                model,
-                                layout.charge(),
-                                Some(error.to_string()),
-                            );
-                        }
-                        self.refused(model, error)
-                    })
-                }
+                MadeOf::Quantised(tensor) => self
+                    .make(&model.tensors()[tensor as usize])
+                    .map(Taken::Made)
+                    .map_err(|reason| match is_out_of_memory(&reason) {
+                        true => self.full(model, layout, area.charge, reason),
+                        false => self.refused(model, DriverError::Library { reason }),
+                    }),
+                MadeOf::Elements(_) | MadeOf::Tensor(_) => self
+                    .take(area.charge)
+                    .map(Taken::Plain)
+                    .map_err(|error| match error.is_out_of_memory() {
+                        true => self.full(model, layout, area.charge, error.to_string()),
+                        false => self.refused(model, error),
+                    }),
             };
             memory.areas.push_back(taken?);
         }
         Ok(memory)
     }
+}
+
+/// Whether a library's words, which have the driver's, say that memory is what lacked.
+fn is_out_of_memory(reason: &str) -> bool {
+    reason.contains("CUDA_ERROR_OUT_OF_MEMORY")
 }
 
 /// Memory of areas, on its way to belong to weights; given back where it does not come to that.

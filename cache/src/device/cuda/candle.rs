@@ -14,7 +14,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, DeviceLocation, Storage, Tensor};
 
 use super::{Block, Cuda, Elements, Tensors};
-use crate::driver::{Driver, DriverError, RawStream};
+use crate::driver::{Context, Driver, DriverError, RawStream};
 use crate::model::{Dtype, TensorInfo};
 
 /// The handle that means another stream on every thread.
@@ -31,12 +31,8 @@ impl Cuda {
     /// There is no driver or no such device, another process has it for itself, or the driver's
     /// answer.
     pub fn new(ordinal: u32) -> Result<Cuda, DriverError> {
-        // Asked first: its words say more than those that candle has.
-        let driver = Driver::installed()?;
-        let devices = driver.devices()?;
-        if ordinal >= devices {
-            return Err(DriverError::NoDevice { ordinal, devices });
-        }
+        // candle takes part in the same context, but its words for a refusal say less.
+        let _context = Context::of(&Driver::installed()?, ordinal)?;
         let device = caught(|| Device::new_cuda_with_stream(ordinal as usize))
             .map_err(|reason| DriverError::Library { reason })?;
         Cuda::on(&device)
@@ -146,7 +142,8 @@ impl Candle {
     }
 }
 
-impl Tensors for Candle {
+// SAFETY: the stream lives as long as this, and blocks free what they were given once, in its order.
+unsafe impl Tensors for Candle {
     fn stream(&self) -> RawStream {
         RawStream(self.stream.cu_stream() as usize)
     }
@@ -247,7 +244,8 @@ struct Plain {
     tensor: Tensor,
 }
 
-impl Block for Plain {
+// SAFETY: the address is that of the memory that this owns, and `life` is a part of what owns it.
+unsafe impl Block for Plain {
     fn address(&self) -> u64 {
         self.address
     }
@@ -273,7 +271,8 @@ struct Quantised {
     tensor: Arc<QTensor>,
 }
 
-impl Block for Quantised {
+// SAFETY: the address is that of the memory that this owns, and `life` is a part of what owns it.
+unsafe impl Block for Quantised {
     fn address(&self) -> u64 {
         self.address
     }

@@ -21,11 +21,13 @@ impl Tally {
     /// Forgets what has gone.
     pub(super) fn reap(&mut self) {
         self.left.retain(|left| {
-            if left.is_gone() {
+            // It may go at any moment: asked once.
+            let is_gone = left.is_gone();
+            if is_gone {
                 self.bytes -= left.bytes;
                 self.outside -= left.outside();
             }
-            !left.is_gone()
+            !is_gone
         });
     }
 }

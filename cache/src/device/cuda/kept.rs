@@ -31,11 +31,11 @@ impl Kept {
         self.give_back()
     }
 
-    /// Takes what a load comes for. Returns how much of it was kept, and whether something is to be
-    /// given back.
-    pub(super) fn take(&mut self, bytes: u64) -> (u64, bool) {
+    /// Takes what a load comes for, a part of it in the pool. Returns how much of that was kept, and
+    /// whether something is to be given back.
+    pub(super) fn take(&mut self, bytes: u64, in_pool: u64) -> (u64, bool) {
         self.expected = self.expected.saturating_sub(bytes);
-        let recycled = self.kept.min(bytes);
+        let recycled = self.kept.min(in_pool);
         self.kept -= recycled;
         (recycled, self.give_back())
     }

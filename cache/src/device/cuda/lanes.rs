@@ -12,6 +12,15 @@ pub(super) const HALF: usize = 4 << 20;
 /// The most lanes: more do not copy faster than a link takes.
 const MOST: usize = 8;
 
+/// Why there is none.
+#[derive(Debug)]
+pub(super) enum NoLane {
+    /// The system's words.
+    Memory(String),
+    /// The driver's.
+    Driver(DriverError),
+}
+
 /// One lane.
 pub(super) struct Lane {
     memory: Locked,
@@ -25,10 +34,10 @@ impl fmt::Debug for Lane {
 }
 
 impl Lane {
-    fn new(context: &Arc<Context>) -> Result<Lane, String> {
-        let events = || Event::new(context).map_err(|error| error.to_string());
-        let sent = [events()?, events()?];
-        let mut memory = Locked::map(2 * HALF)?;
+    fn new(context: &Arc<Context>) -> Result<Lane, NoLane> {
+        let event = || Event::new(context).map_err(NoLane::Driver);
+        let sent = [event()?, event()?];
+        let mut memory = Locked::map(2 * HALF).map_err(NoLane::Memory)?;
         if let Err(error) = memory.lock(&PageLocker::of(context)) {
             tracing::warn!(
                 %error,
@@ -114,7 +123,7 @@ impl Lanes {
     ///
     /// # Errors
     /// One cannot be made, and there is none to wait for.
-    pub(super) fn take(&self) -> Result<Taken<'_>, String> {
+    pub(super) fn take(&self) -> Result<Taken<'_>, NoLane> {
         let mut state = self.state();
         loop {
             if let Some(lane) = state.idle.pop() {
@@ -146,7 +155,7 @@ impl Lanes {
         self.make().ok()
     }
 
-    fn make(&self) -> Result<Taken<'_>, String> {
+    fn make(&self) -> Result<Taken<'_>, NoLane> {
         match Lane::new(&self.context) {
             Ok(lane) => {
                 if lane.memory.is_locked() {
@@ -154,10 +163,10 @@ impl Lanes {
                 }
                 Ok(self.taken(lane))
             }
-            Err(reason) => {
+            Err(error) => {
                 self.state().made -= 1;
                 self.freed.notify_one();
-                Err(reason)
+                Err(error)
             }
         }
     }

@@ -1,20 +1,33 @@
 //! How a model lies in a device's memory.
 
+use std::collections::HashMap;
+
 use super::tensors::Tensors;
 use crate::model::{Dtype, Model};
 
 /// Tensors begin where vector loads like it, and where they do in RAM under storage `anonymous` and
 /// `pinned`, so that neighbours there are neighbours here.
-const ALIGNMENT: u64 = 64;
+pub(super) const ALIGNMENT: u64 = 64;
 
 /// What pools hand out is whole units of it (seen of `cuMemAllocAsync`, whose addresses are aligned
 /// so).
 const UNIT: u64 = 512;
 
+/// Tensors of fewer bytes share allocations.
+///
+/// candle's storage is elements of one type, of which tensors can be views, but not everything in
+/// candle looks where a view begins: `QTensor::quantize` takes the storage's first elements for the
+/// tensor's, and `to_device`, `to_vec` and `copy` take all of the storage along. So only what is
+/// small, and is hardly quantised, shares, and never more than [`SHARED`].
+const SMALL: u64 = 64 << 10;
+
+/// What an allocation that tensors share has at most, bytes.
+const SHARED: u64 = 4 << 20;
+
 /// One allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Area {
-    /// What it is made of: elements of one type, or the blocks of one quantised tensor.
+    /// What it is made of.
     pub(super) made_of: MadeOf,
     /// What its tensors take, alignment included, bytes.
     pub(super) len: u64,
@@ -24,7 +37,7 @@ pub(super) struct Area {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MadeOf {
-    /// Elements of one type, of any number of tensors.
+    /// Elements of one type, of small tensors.
     Elements(Dtype),
     /// One tensor alone.
     Tensor(u32),
@@ -41,10 +54,6 @@ pub(super) struct Home {
 }
 
 /// Where every tensor of a model lies.
-///
-/// candle's storage is elements of one type, so there is one allocation for each type that a model
-/// has, and tensors are views of it. Tensors of types below a byte, which candle cannot cut, have
-/// one of their own, and so have quantised ones, whose memory candle wants to allocate itself.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) areas: Vec<Area>,
@@ -55,6 +64,8 @@ impl Layout {
     pub(super) fn new(model: &Model, library: &dyn Tensors) -> Layout {
         let mut areas: Vec<Area> = Vec::new();
         let mut homes: Vec<Home> = Vec::with_capacity(model.tensors().len());
+        // The area of each type that small tensors go to.
+        let mut open: HashMap<Dtype, usize> = HashMap::new();
         for (index, tensor) in (0..).zip(model.tensors()) {
             if let Some(tied) = tensor.tied_to {
                 homes.push(homes[tied as usize]);
@@ -72,11 +83,16 @@ impl Layout {
                 });
                 continue;
             }
-            let made_of = match tensor.dtype {
-                dtype if is_cut(dtype) => MadeOf::Elements(dtype),
-                _ => MadeOf::Tensor(index),
+            let shares = is_cut(tensor.dtype) && tensor.bytes < SMALL;
+            let made_of = match shares {
+                true => MadeOf::Elements(tensor.dtype),
+                false => MadeOf::Tensor(index),
             };
-            let known = areas.iter().position(|area| area.made_of == made_of);
+            let fits = |area: &Area| area.len + SMALL <= SHARED && area.made_of == made_of;
+            let known = open
+                .get(&tensor.dtype)
+                .copied()
+                .filter(|area| shares && fits(&areas[*area]));
             let area = known.unwrap_or_else(|| {
                 areas.push(Area {
                     made_of,
@@ -85,12 +101,11 @@ impl Layout {
                 });
                 areas.len() - 1
             });
-            // Sparse files can claim sizes whose sum overflows. What saturates exceeds any memory,
-            // and is refused as that.
+            if shares {
+                open.insert(tensor.dtype, area);
+            }
             let taken = &mut areas[area].len;
-            let at = taken
-                .checked_next_multiple_of(ALIGNMENT)
-                .unwrap_or(u64::MAX);
+            let at = taken.next_multiple_of(ALIGNMENT);
             *taken = at.saturating_add(tensor.bytes);
             homes.push(Home { area, at });
         }

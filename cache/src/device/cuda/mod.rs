@@ -55,13 +55,15 @@ struct Inner {
     consumer: Stream,
     /// Weights come over it.
     copies: Arc<Stream>,
+    /// Bytes of weights are read back over it.
+    reads: Stream,
     pool: Pool,
     lanes: Lanes,
     kept: Mutex<Kept>,
     /// It holds no more than so many bytes.
     within: u64,
     tally: Mutex<Tally>,
-    /// The largest block that could be had when that was last tried.
+    /// What the largest block that can be had is less than, when one was last refused.
     largest_block: Mutex<Metric>,
 }
 
@@ -96,8 +98,7 @@ impl Cuda {
     /// driver's answer.
     ///
     /// # Safety
-    /// The library's stream is one of the device's primary context, for as long as the library
-    /// lives.
+    /// The library is one of this device: its stream is of the device's primary context.
     pub unsafe fn with(
         driver: &Driver,
         ordinal: u32,
@@ -112,6 +113,7 @@ impl Cuda {
             inner: Arc::new(Inner {
                 name: format!("cuda:{ordinal}"),
                 consumer,
+                reads: Stream::new(&context)?,
                 pool: Pool::new(&context)?,
                 lanes: Lanes::new(&context, &copies),
                 copies,
@@ -146,11 +148,14 @@ impl Inner {
     /// What is free for weights, and what there is.
     fn memory(&self) -> Result<(u64, u64), DriverError> {
         let (free, total) = self.context.memory()?;
-        // What the pool keeps is its own to hand out.
-        let kept = self.pool.figures()?;
-        let free = free + kept.reserved.saturating_sub(kept.used);
+        // What the pool has and does not use is its own to hand out; what it keeps for a load is that
+        // load's.
+        let pool = self.pool.figures()?;
+        let loose = pool.reserved.saturating_sub(pool.used);
+        let kept = self.kept().bytes();
+        let free = free.saturating_add(loose).saturating_sub(kept);
         let left = self.within.saturating_sub(self.tally().bytes);
-        Ok((free.min(left), total.min(self.within)))
+        Ok((free.min(left.saturating_sub(kept)), total.min(self.within)))
     }
 
     fn bring(
@@ -246,18 +251,17 @@ impl Inner {
     /// Gives the device back what is not used and kept for no load.
     fn trim(&self) -> Result<(), DriverError> {
         self.hold_on()?;
-        match self.kept().bytes() {
-            0 => self.pool.trim(0),
-            kept => self
-                .pool
-                .trim(self.pool.figures()?.used.saturating_add(kept)),
+        let kept = self.kept().bytes();
+        if kept == 0 {
+            return self.pool.trim(0);
         }
+        let used = self.pool.figures()?.used;
+        self.pool.trim(used.saturating_add(kept))
     }
 
-    /// Trims where something is to be given back. Where that fails the driver does it when it next
-    /// waits for something.
+    /// Trims where something is to be given back, once its users are done.
     fn trim_if(&self, is_due: bool) {
-        if is_due && let Err(error) = self.trim() {
+        if is_due && let Err(error) = self.consumer.finish().and_then(|()| self.trim()) {
             tracing::warn!(device = %self.name, %error, "memory was not given back");
         }
     }
@@ -292,7 +296,7 @@ impl Device for Cuda {
         let inner = &self.inner;
         let layout = Layout::new(load.model, &*inner.library);
         let (charge, outside) = (layout.charge(), layout.outside());
-        let (recycled, is_due) = inner.kept().take(charge);
+        let (recycled, is_due) = inner.kept().take(charge, charge - outside);
         inner.trim_if(is_due);
         let brought = inner.bring(load, layout, charge, outside);
         if brought.is_err() {
@@ -300,6 +304,10 @@ impl Device for Cuda {
             inner.trim_if(recycled > 0);
         }
         let mut weights = brought?;
+        // Nothing may be kept any more.
+        if let Err(error) = inner.hold_on() {
+            tracing::warn!(device = %inner.name, %error, "what is freed stays in the pool for now");
+        }
         weights.recycled_bytes = recycled;
         Ok(Box::new(weights))
     }

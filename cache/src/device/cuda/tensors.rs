@@ -14,7 +14,12 @@ use crate::model::{Dtype, TensorInfo};
 ///
 /// The cache takes memory and fills it; a library makes tensors of it, and frees it when the last of
 /// them has gone.
-pub trait Tensors: fmt::Debug + Send + Sync {
+///
+/// # Safety
+/// The driver is given what this answers. [`stream`](Self::stream) is a stream of the device's primary
+/// context for as long as this lives, and what [`take`](Self::take) and
+/// [`make_quantised`](Self::make_quantised) give keeps the promises of [`Block`].
+pub unsafe trait Tensors: fmt::Debug + Send + Sync {
     /// The stream on which its tensors are used and freed.
     fn stream(&self) -> RawStream;
 
@@ -64,7 +69,12 @@ pub struct Elements {
 
 /// Memory that a tensor library owns. When it is dropped, and no tensor over it is left, the memory
 /// is freed in the order of the library's stream.
-pub trait Block: fmt::Debug + Send + Sync {
+///
+/// # Safety
+/// [`address`](Self::address) is memory of the device for all the bytes of what it was made for, as
+/// long as this lives; [`life`](Self::life) does not end before the memory is freed; and that is done
+/// once, on the library's stream, after all that its tensors were used for there.
+pub unsafe trait Block: fmt::Debug + Send + Sync {
     /// Where it is.
     fn address(&self) -> u64;
 

@@ -2,78 +2,103 @@
 //!
 //! From page-locked memory the device reads by itself: neighbours in one copy. From anywhere else
 //! bytes go through lanes, each of which a thread fills, from RAM or straight from the files, and
-//! sends on the device's copy stream. What goes through a lane at a time mirrors a stretch of the
-//! device's memory, so that small tensors pass in one copy too.
+//! sends on the device's copy stream. Small tensors that are neighbours on the device pass in one
+//! copy there too.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::lanes::{HALF, Lanes, Taken};
-use super::layout::Layout;
+use super::lanes::{HALF, Lanes, NoLane, Taken};
+use super::layout::{ALIGNMENT, Layout};
 use crate::driver::{DriverError, Event, Stream, copy_to_device};
 use crate::error::LoadError;
 use crate::model::Model;
 use crate::observe::LoadObserver;
-use crate::storage::{Sources, Target, WeightBytes, read_targets};
+use crate::storage::{Sources, Target, WIDEST, WeightBytes, read_targets};
 
-/// A part of a tensor within a stretch.
+/// A part of a tensor in a half of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
     tensor: usize,
     /// Where in the tensor it begins.
     offset: usize,
-    /// Where in the stretch.
+    /// Where in the half.
     at: usize,
     len: usize,
 }
 
-/// A stretch of an area's memory, which passes at once.
-#[derive(Debug, PartialEq, Eq)]
+/// A stretch of an area's memory that one copy fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     area: usize,
     /// Where in the area.
-    at: u64,
+    to: u64,
+    /// Where in the half.
+    at: usize,
     len: usize,
-    parts: Vec<Part>,
 }
 
-/// Cuts a model's areas into stretches of at most `most` bytes, in the order of the files.
-fn stretches(model: &Model, layout: &Layout, most: usize) -> Vec<Stretch> {
-    let mut done: Vec<Stretch> = Vec::new();
-    // The stretch of each area that is not full yet.
-    let mut open: Vec<Option<usize>> = layout.areas.iter().map(|_| None).collect();
+/// What passes in a half of a lane at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Batch {
+    parts: Vec<Part>,
+    stretches: Vec<Stretch>,
+}
+
+/// Cuts a model into what halves of `most` bytes hold, in the order of the files. Small tensors that
+/// are neighbours on the device pass in one copy.
+fn batches(model: &Model, layout: &Layout, most: usize) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut end = most;
     let tensors = model.tensors().iter().zip(&layout.homes).enumerate();
     for (tensor, (info, home)) in tensors.filter(|(_, (info, _))| info.tied_to.is_none()) {
-        let (mut at, mut offset, len) = (home.at, 0, info.bytes as usize);
+        let (mut to, mut offset, len) = (home.at, 0, info.bytes as usize);
         while offset < len {
-            let begin = at / most as u64 * most as u64;
-            let stretch = match open[home.area].filter(|open| done[*open].at == begin) {
-                Some(open) => open,
-                None => {
-                    done.push(Stretch {
-                        area: home.area,
-                        at: begin,
-                        len: 0,
-                        parts: Vec::new(),
-                    });
-                    *open[home.area].insert(done.len() - 1)
+            let open = batches.last_mut().filter(|_| end < most);
+            // What goes on where the last copy ends is part of it, with the gap for alignment.
+            let goes_on = open
+                .as_ref()
+                .and_then(|batch| batch.stretches.last())
+                .and_then(|last| {
+                    let gap = to.checked_sub(last.to + last.len as u64)? as usize;
+                    let is_near = last.area == home.area && gap < ALIGNMENT as usize;
+                    (is_near && end + gap < most).then_some(gap)
+                });
+            let begin = match goes_on {
+                Some(gap) => end + gap,
+                // No part ends within an element: what is computed comes whole.
+                None => end.next_multiple_of(WIDEST),
+            };
+            let batch = match open {
+                Some(batch) if begin < most => batch,
+                _ => {
+                    batches.push(Batch::default());
+                    end = 0;
+                    continue;
                 }
             };
-            let stretch = &mut done[stretch];
-            let within = (at - begin) as usize;
-            let part = (len - offset).min(most - within);
-            stretch.parts.push(Part {
+            let part = (len - offset).min(most - begin);
+            batch.parts.push(Part {
                 tensor,
                 offset,
-                at: within,
+                at: begin,
                 len: part,
             });
-            stretch.len = within + part;
-            at += part as u64;
+            match batch.stretches.last_mut() {
+                Some(last) if goes_on.is_some() => last.len = begin + part - last.at,
+                _ => batch.stretches.push(Stretch {
+                    area: home.area,
+                    to,
+                    at: begin,
+                    len: part,
+                }),
+            }
+            end = begin + part;
+            to += part as u64;
             offset += part;
         }
     }
-    done
+    batches
 }
 
 /// Where the bytes of a load come from.
@@ -100,9 +125,28 @@ impl Transfer<'_> {
         LoadError::Transfer {
             device: self.device.to_owned(),
             model: self.model.name().to_owned(),
-            tensor: self.model.tensors()[tensor].name.to_string(),
+            tensor: self
+                .model
+                .tensors()
+                .get(tensor)
+                .map_or_else(String::new, |tensor| tensor.name.to_string()),
             offset: offset as u64,
             reason: error.to_string(),
+        }
+    }
+
+    fn no_lane(&self, error: NoLane) -> LoadError {
+        match error {
+            NoLane::Memory(reason) => LoadError::Memory {
+                model: self.model.name().to_owned(),
+                bytes: 2 * HALF as u64,
+                reason: format!("for staging: {reason}"),
+            },
+            NoLane::Driver(error) => LoadError::Device {
+                device: self.device.to_owned(),
+                model: self.model.name().to_owned(),
+                error: Box::new(error),
+            },
         }
     }
 
@@ -135,7 +179,7 @@ impl Transfer<'_> {
     /// Copies through lanes, and waits for it.
     ///
     /// # Errors
-    /// The first stretch that cannot be filled or sent. None is under way any more.
+    /// The first batch that cannot be filled or sent. None is under way any more.
     pub(super) fn staged(
         &self,
         lanes: &Lanes,
@@ -145,23 +189,19 @@ impl Transfer<'_> {
         let page = rustix::param::page_size();
         let staging = usize::try_from(staging).unwrap_or(usize::MAX);
         let most = (staging / 2 / page * page).clamp(page, HALF);
-        let stretches = stretches(self.model, self.layout, most);
+        let batches = batches(self.model, self.layout, most);
         let threads = (staging / (2 * HALF)).clamp(1, lanes.most());
         let work = Work {
             transfer: self,
             from,
-            stretches: &stretches,
+            batches: &batches,
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         };
-        let first = lanes.take().map_err(|reason| LoadError::Memory {
-            model: self.model.name().to_owned(),
-            bytes: 2 * HALF as u64,
-            reason: format!("for staging: {reason}"),
-        })?;
+        let first = lanes.take().map_err(|error| self.no_lane(error))?;
         std::thread::scope(|scope| {
-            for _ in 1..threads.min(stretches.len()) {
+            for _ in 1..threads.min(batches.len()) {
                 let Some(another) = lanes.take_another() else {
                     break;
                 };
@@ -184,11 +224,11 @@ impl Transfer<'_> {
     }
 }
 
-/// Stretches that several threads share.
+/// Batches that several threads share.
 struct Work<'a> {
     transfer: &'a Transfer<'a>,
     from: &'a From<'a>,
-    stretches: &'a [Stretch],
+    batches: &'a [Batch],
     next: AtomicUsize,
     stop: AtomicBool,
     failure: Mutex<Option<LoadError>>,
@@ -198,20 +238,18 @@ impl Work<'_> {
     fn run(&self, mut lane: Taken<'_>) {
         let mut turn = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let Some(stretch) = self
-                .stretches
-                .get(self.next.fetch_add(1, Ordering::Relaxed))
-            else {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(batch) = self.batches.get(next) else {
                 break;
             };
-            if let Err(error) = self.pass(&mut lane, turn, stretch) {
+            if let Err(error) = self.pass(&mut lane, turn, batch) {
                 self.fail(error);
             }
             turn += 1;
         }
         let settled = lane.lane().map_or(Ok(()), |lane| lane.settle());
         if let Err(error) = settled {
-            let last = self.transfer.model.tensors().len() - 1;
+            let last = self.transfer.model.tensors().len().saturating_sub(1);
             self.fail(self.transfer.failed(last, 0, &error));
         }
     }
@@ -222,9 +260,9 @@ impl Work<'_> {
         failure.get_or_insert(error);
     }
 
-    fn pass(&self, lane: &mut Taken<'_>, turn: usize, stretch: &Stretch) -> Result<(), LoadError> {
+    fn pass(&self, lane: &mut Taken<'_>, turn: usize, batch: &Batch) -> Result<(), LoadError> {
         let transfer = self.transfer;
-        let begin = stretch.parts.first();
+        let begin = batch.parts.first();
         let (tensor, offset) = begin.map_or((0, 0), |part| (part.tensor, part.offset));
         let failed = |error: DriverError| transfer.failed(tensor, offset, &error);
         let Some(lane) = lane.lane() else {
@@ -232,27 +270,31 @@ impl Work<'_> {
         };
         let at = lane.half(turn).map_err(failed)?;
         // SAFETY: nothing of this half is on its way, and no other thread has the lane.
-        unsafe { self.fill(at, stretch) }?;
-        let to = transfer.addresses[stretch.area] + stretch.at;
-        // SAFETY: the stretch lies in the area, which nobody else uses yet, and no two stretches
-        // overlap; the half stays as it is until its event has come.
-        unsafe { copy_to_device(to, at, stretch.len, transfer.stream) }.map_err(failed)?;
-        lane.sent(turn, transfer.stream).map_err(|error| {
+        unsafe { self.fill(at, batch) }?;
+        let sent = batch.stretches.iter().try_for_each(|stretch| {
+            let to = transfer.addresses[stretch.area] + stretch.to;
+            // SAFETY: the stretch lies in the area, which nobody else uses yet, and no two stretches
+            // overlap; the half stays as it is until its event has come.
+            unsafe { copy_to_device(to, at + stretch.at, stretch.len, transfer.stream) }
+        });
+        // Of what was sent before one was refused, too.
+        let noted = lane.sent(turn, transfer.stream);
+        if noted.is_err() {
             // Without an event, all that the stream was given is waited for.
             let _ = transfer.stream.finish();
-            failed(error)
-        })
+        }
+        sent.and(noted).map_err(failed)
     }
 
     /// # Safety
     /// `HALF` bytes at `at` are mapped and this thread's alone.
-    unsafe fn fill(&self, at: usize, stretch: &Stretch) -> Result<(), LoadError> {
+    unsafe fn fill(&self, at: usize, batch: &Batch) -> Result<(), LoadError> {
         let model = self.transfer.model;
         match self.from {
             From::Ram(bytes) => {
-                for part in &stretch.parts {
+                for part in &batch.parts {
                     let from = &bytes[part.tensor][part.offset..part.offset + part.len];
-                    // SAFETY: the part lies in the stretch, which is at most a half long.
+                    // SAFETY: the part lies in the half.
                     unsafe {
                         std::ptr::copy_nonoverlapping(
                             from.as_ptr(),
@@ -264,7 +306,7 @@ impl Work<'_> {
                 Ok(())
             }
             From::Sources(sources) => {
-                let targets: Vec<Target> = stretch
+                let targets: Vec<Target> = batch
                     .parts
                     .iter()
                     .map(|part| {
@@ -314,10 +356,6 @@ impl Run {
     }
 }
 
-/// The largest gap between tensors that is alignment, and copied along: it belongs to the same
-/// region in RAM.
-const GAP: u64 = 64;
-
 fn runs(model: &Model, layout: &Layout, from: &[WeightBytes<'_>]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let tensors = model.tensors().iter().zip(&layout.homes).zip(from);
@@ -330,7 +368,7 @@ fn runs(model: &Model, layout: &Layout, from: &[WeightBytes<'_>]) -> Vec<Run> {
             let gap = home.at.checked_sub(run.at + run.len as u64);
             run.area == home.area
                 && gap.is_some_and(|gap| {
-                    gap < GAP && start.checked_sub(run.from + run.len) == Some(gap as usize)
+                    gap < ALIGNMENT && start.checked_sub(run.from + run.len) == Some(gap as usize)
                 })
         });
         match neighbour {

@@ -70,11 +70,15 @@ impl CudaWeights {
         let held_in_pool: u64 = held.iter().map(in_pool).sum();
         let loose = self.layout.charge() - self.layout.outside() - held_in_pool;
         let kept = inner.kept().freed(loose);
-        // Only once its users are done is anything free, and only then can it be given back.
-        let given = inner
-            .hold_on()
-            .and_then(|()| inner.consumer.finish())
-            .and_then(|()| inner.trim());
+        // Only once its users are done is anything free, and only then can it be given back. Where a
+        // load waits for all of it, the driver has that follow them by itself.
+        let given = match kept == loose && held.is_empty() {
+            true => inner.hold_on(),
+            false => inner
+                .hold_on()
+                .and_then(|()| inner.consumer.finish())
+                .and_then(|()| inner.trim()),
+        };
         if let Err(error) = given {
             tracing::warn!(
                 device = %inner.name,
@@ -127,7 +131,7 @@ impl DeviceWeights for CudaWeights {
         let home = self.layout.homes[index];
         let mut bytes = vec![0; tensor.bytes as usize];
         let from = self.blocks[home.area].address() + home.at;
-        let stream = &self.inner.copies;
+        let stream = &self.inner.reads;
         let copied = stream.follow(&self.inner.consumer).and_then(|()| {
             // SAFETY: the tensor lies in the block, and weights are not written to. What of them a
             // program writes to nevertheless, it does in the order of its stream.

@@ -453,7 +453,7 @@ calls! {
         }
     }
     cuMemPoolCreate[true](pool: *mut usize, props: *const [u32; 4]) |driver| {
-        if *props != [1, 0, 1, 40] {
+        if *props != [1, 0, 1, 0] {
             return driver.violation();
         }
         let handle = driver.handle();

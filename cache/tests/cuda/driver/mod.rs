@@ -19,8 +19,15 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let source = folder.join(format!("simulated-{}.rs", std::process::id()));
-        std::fs::write(&source, include_str!("library.rs")).unwrap();
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // Tests of other packages include this file too.
+        let mut sources = ["tests", "cache/tests"]
+            .map(|tests| package.join(tests))
+            .into_iter();
+        let source = sources.find_map(|tests| {
+            let source = tests.join("cuda/driver/library.rs");
+            source.exists().then_some(source)
+        });
         let path = folder.join(format!("libsimulated-{}.so", std::process::id()));
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let built = Command::new(rustc)
@@ -36,10 +43,9 @@ fn built() -> &'static Path {
             ])
             .arg("-o")
             .arg(&path)
-            .arg(&source)
+            .arg(source.unwrap())
             .output()
             .unwrap();
-        std::fs::remove_file(source).unwrap();
         assert!(
             built.status.success(),
             "{}",
@@ -267,7 +273,8 @@ impl ReadBack {
     }
 }
 
-impl Tensors for ReadBack {
+// SAFETY: the stream lives as long as this, and blocks free what they were given once, in its order.
+unsafe impl Tensors for ReadBack {
     fn stream(&self) -> RawStream {
         RawStream(0)
     }
@@ -303,7 +310,8 @@ impl std::fmt::Debug for OnDevice {
     }
 }
 
-impl Block for OnDevice {
+// SAFETY: the address is that of the memory that this owns, and `life` is a part of what owns it.
+unsafe impl Block for OnDevice {
     fn address(&self) -> u64 {
         self.0.address
     }
