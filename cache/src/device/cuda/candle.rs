@@ -53,7 +53,7 @@ impl Cuda {
         };
         let cuda = device
             .as_cuda_device()
-            .map_err(|error| refused(&error.to_string()))?;
+            .map_err(|error| refused(&words(&error)))?;
         let library = Candle {
             device: ManuallyDrop::new(cuda.clone()),
             stream: cuda.cuda_stream(),
@@ -91,10 +91,18 @@ impl fmt::Debug for Candle {
     }
 }
 
+/// candle's words, without the backtrace that comes with them where backtraces are on.
+fn words(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => words(inner),
+        error => error.to_string(),
+    }
+}
+
 /// What candle or what it stands on says, where it does not answer but panics too.
 fn caught<T>(make: impl FnOnce() -> candle_core::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(make)) {
-        Ok(made) => made.map_err(|error| error.to_string()),
+        Ok(made) => made.map_err(|error| words(&error)),
         Err(panic) => {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -109,7 +117,8 @@ impl Drop for Candle {
         let device = unsafe { ManuallyDrop::take(&mut self.device) };
         // Whoever drops the last handle of a device ends what it has of cuBLAS and cuRAND, which
         // panics where one is refused and ends the process where both are. So a device that no longer
-        // answers is never ended: neither here nor where tensors outlive this.
+        // answers is never ended here. Where tensors outlive this, and it is lost then, nothing can be
+        // caught.
         // Asked twice: the first answer may be what an earlier drop was refused.
         if self.stream.synchronize().is_err() && self.stream.synchronize().is_err() {
             std::mem::forget(device);
@@ -255,7 +264,7 @@ unsafe impl Block for Plain {
         self.tensor
             .narrow(0, first, elements)
             .and_then(|part| part.reshape(&tensor.shape[..]))
-            .map_err(|error| error.to_string())
+            .map_err(|error| words(&error))
     }
 
     fn life(&self) -> Weak<dyn Any + Send + Sync> {
