@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`event`] | the envelope, and the kinds of event |
 //! | [`decision`] | loads, evictions, refusals: what was done, why, and what the system got back |
+//! | [`figures`] | what a device's driver says of its memory |
 //! | [`look`] | a process looked into from outside, in a form that a recording can hold |
 //! | [`request`] | what a live screen may ask of a cache |
 //! | [`record`] | JSON lines, written so that a killed process leaves whole ones, and read back |
@@ -24,7 +25,7 @@
 pub mod decision;
 pub mod event;
 pub mod figures;
-mod look;
+pub mod look;
 pub mod publish;
 pub mod record;
 pub mod report;

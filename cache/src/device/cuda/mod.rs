@@ -1,7 +1,7 @@
 //! A CUDA device.
 //!
-//! Weights lie in a memory pool of the cache's own, in one allocation for each type of elements that
-//! a model has, and tensors are views of it. They come over a copy stream of its own, through
+//! Weights lie in a memory pool of the cache's own, each in an allocation, but for small ones, which
+//! share. They come over a copy stream of its own, through
 //! page-locked lanes or straight out of page-locked RAM; a load returns once they are there, so that
 //! whatever uses them needs to wait for nothing. Unloading frees them in the order of the stream that
 //! used them, waits for it, gives the pool's memory back to the driver and notes what the driver says
