@@ -55,11 +55,11 @@ pub(super) fn rows(scene: &Scene<'_>, tier: &TierPicture) -> Vec<Apart> {
         }
     };
     let largest = match (figures.largest_block.bytes(), account.free.bytes()) {
-        (None, _) => faint("not tried yet"),
+        (None, _) => faint("none was refused yet"),
         (Some(block), Some(free)) if block <= free && free > 0 => Line::default()
             .text(percent(block as f64 / free as f64))
-            .faint(" of what is free, when it was last tried"),
-        (Some(_), _) => faint("when it was last tried"),
+            .faint(" of what is free, when one was last refused"),
+        (Some(_), _) => faint("when one was last refused"),
     };
     let reserved = account.reserved;
     let reserved = reserved.map(|bytes| row("(driver)", bytes, faint("kept for itself")));

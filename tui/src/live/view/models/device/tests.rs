@@ -29,7 +29,7 @@ fn a_device_with_a_driver_has_all_its_memory_told_apart() {
     (other processes)                           ~52.50G  what else is used
     (driver)                                      1.00G  kept for itself
     free                                          9.00G
-    largest block                                 6.00G  67 % of what is free, when it was last tried
+    largest block                                 6.00G  67 % of what is free, when one was last refused
     ");
     assert_snapshot!(of(&state, 80, 24), @r"
     VRAM gpu0                                         80.00G  NVIDIA H200..
@@ -66,7 +66,7 @@ fn a_device_with_a_driver_has_all_its_memory_told_apart() {
     (other processes)                               n/a
     (driver)                                      1.00G  kept for itself
     free                                          9.00G
-    largest block                                   n/a  not tried yet
+    largest block                                   n/a  none was refused yet
     ");
     // Lost: what is known of it is what the cache says.
     state.vitals.vram.value[0] = Vram {
@@ -83,7 +83,7 @@ fn a_device_with_a_driver_has_all_its_memory_told_apart() {
     (context and the rest)                          n/a
     (other processes)                               n/a
     free                                            n/a
-    largest block                                   n/a  not tried yet
+    largest block                                   n/a  none was refused yet
     ");
     // Nothing outside: no row of it.
     state.tiers[1].device.as_mut().unwrap().outside = Metric::Exact(0);
@@ -99,6 +99,6 @@ fn a_device_with_a_driver_has_all_its_memory_told_apart() {
     (context and the rest)                          n/a
     (other processes)                               n/a
     free                                            n/a
-    largest block                                   n/a  not tried yet
+    largest block                                   n/a  none was refused yet
     ");
 }
