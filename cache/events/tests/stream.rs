@@ -117,7 +117,7 @@ fn kinds(n: u64) -> Vec<Kind> {
             device: Some(DeviceFreed {
                 free_before: Metric::Exact(n),
                 free_after: Metric::Unavailable,
-                pool_before: Metric::Exact(n + 1),
+                pool_before: Metric::Exact(n),
                 pool_after: Metric::Exact(0),
             }),
             before: snapshot.clone(),
