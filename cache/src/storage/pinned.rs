@@ -91,6 +91,9 @@ impl Stretch {
 
     /// Maps and locks more, or less, until it has so many bytes.
     fn resize(&mut self, len: usize, locker: &PageLocker) -> Result<(), Unlocked> {
+        if len == self.len && self.locked() == len {
+            return Ok(());
+        }
         // What is locked at once is unlocked at once.
         let whole = len.min(self.len) / GRANULE * GRANULE;
         while self.locked() > whole {

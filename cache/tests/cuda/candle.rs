@@ -10,6 +10,7 @@ use candle_core::{Device as Candle, Tensor};
 use malloc_stats::Metric;
 use plimsoll_cache::device::{Cuda, Device, DeviceWeights, Host, Load, Source};
 use plimsoll_cache::driver::DriverError;
+use plimsoll_cache::model::TensorInfo;
 use plimsoll_cache::observe::Unobserved;
 use plimsoll_cache::{Cache, LoadError, Model, Storage};
 use safetensors::Dtype;
@@ -178,15 +179,16 @@ const TYPES: [GgmlDType; 8] = [
     GgmlDType::Q6K,
 ];
 
-fn of_every_quantisation(folder: &Path) -> Model {
+fn of_types(folder: &Path, types: &[GgmlDType]) -> Model {
     let numbers: Vec<f32> = (0..3 * 512_u32)
         .map(|at| (at * 37 % 251) as f32 - 125.0)
         .collect();
     let numbers = Tensor::from_vec(numbers, (3, 512), &Candle::Cpu).unwrap();
-    let tensors = TYPES.map(|dtype| {
-        let tensor = QTensor::quantize(&numbers, dtype).unwrap();
+    let tensors = types.iter().map(|dtype| {
+        let tensor = QTensor::quantize(&numbers, *dtype).unwrap();
         (format!("{dtype:?}").to_lowercase(), tensor)
     });
+    let tensors: Vec<(String, QTensor)> = tensors.collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, one)| (&**name, one)).collect();
     let path = folder.join("q.gguf");
     let architecture = ("general.architecture", &Value::String("none".to_owned()));
@@ -199,7 +201,7 @@ fn of_every_quantisation(folder: &Path) -> Model {
 fn quantised_tensors_hold_the_files_blocks_and_count_beside_the_pool() {
     let (_alone, driver) = alone();
     let folder = Folder::new();
-    let model = of_every_quantisation(folder.path());
+    let model = of_types(folder.path(), &TYPES);
     let wanted = in_files(&model);
     let device = Cuda::new(0).unwrap();
     let ram = Host::new(Storage::Mapped, 64 * MIB);
@@ -238,6 +240,23 @@ fn quantised_tensors_hold_the_files_blocks_and_count_beside_the_pool() {
     }
     drop((copy, device));
     nothing_is_left(driver.as_ref());
+}
+
+#[test]
+fn a_model_that_is_all_quantised_is_off_the_device_once_its_unload_returns() {
+    let (_alone, _driver) = alone();
+    let folder = Folder::new();
+    let model = of_types(folder.path(), &TYPES[2..]);
+    let is_quantised = |tensor: &TensorInfo| tensor.dtype.quantised().is_some();
+    assert!(model.tensors().iter().all(is_quantised));
+    let device = Cuda::new(0).unwrap();
+    let freed = load(&device, &model, FILES)
+        .unwrap()
+        .unload()
+        .device
+        .unwrap();
+    let back = freed.free_after.minus_saturating(freed.free_before);
+    assert!(back.bytes() >= Some(device.charge(&model)), "{freed:?}");
 }
 
 const UNKNOWN: u32 = 999;
@@ -293,7 +312,7 @@ fn words(error: &candle_core::Error) -> String {
 }
 
 fn models(folder: &Path) -> Vec<(Model, Vec<Vec<u8>>)> {
-    [of_few_types(folder), of_every_quantisation(folder)]
+    [of_few_types(folder), of_types(folder, &TYPES)]
         .map(|model| (model.clone(), in_files(&model)))
         .into()
 }

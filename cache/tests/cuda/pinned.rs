@@ -195,3 +195,21 @@ fn nor_are_those_of_a_region_that_could_not_be_cut() {
         weights.unload();
     }
 }
+
+#[test]
+fn a_model_of_the_same_size_takes_over_pages_that_are_not_locked_anew() {
+    let folder = Folder::new();
+    let driver = Simulated::new();
+    let device = driver.device(64 * MIB).unwrap();
+    let ram =
+        Host::new(Storage::Pinned, 64 * MIB).with_page_locker(device.page_locker(), Some(64 * MIB));
+    let (one, two) = (folder.model("one", 3 * MIB), folder.model("two", 3 * MIB));
+    assert_eq!(ram.charge(&one), ram.charge(&two));
+    let weights = load(&ram, &one, Source::Files { staging: 0 });
+    ram.expect(ram.charge(&two));
+    driver.refuse("cuMemHostRegister_v2", 999);
+    assert_eq!(weights.unload().recycled_bytes, ram.charge(&two));
+    let weights = load(&ram, &two, Source::Files { staging: 0 });
+    assert_eq!(weights.degraded(), None);
+    assert_eq!(weights.recycled_bytes(), ram.charge(&two));
+}

@@ -72,7 +72,8 @@ impl CudaWeights {
         let kept = inner.kept().freed(loose);
         // Only once its users are done is anything free, and only then can it be given back. Where a
         // load waits for all of it, the driver has that follow them by itself.
-        let given = match kept == loose && held.is_empty() {
+        let is_all_kept = kept == self.layout.charge();
+        let given = match is_all_kept && kept > 0 {
             true => inner.hold_on(),
             false => inner
                 .hold_on()
